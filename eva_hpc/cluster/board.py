@@ -1,0 +1,131 @@
+"""The state of every task of a plan as one sees it now: what the live display shows and the final summary counts."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+import orjson
+
+from eva_hpc.plan.plan import Plan, Task
+
+
+class State(Enum):
+    """Where a task is."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    DONE = "done"
+    REUSED = "reused"
+    UNNEEDED = "unneeded"
+    FAILED = "failed"
+    BLOCKED = "blocked"
+
+
+@dataclass
+class Entry:
+    """State of a task, since when, and why it failed."""
+
+    state: State
+    started: float | None = None
+    seconds: float = 0.0
+    reason: str = ""
+    log: Path | None = None
+    work: Path | None = None
+
+    def progress(self) -> float:
+        """Share done, in [0, 1], from what its ranks report."""
+        if self.work is None:
+            return 0.0
+        shares = []
+        for path in self.work.glob("progress-*.json"):
+            try:
+                done, total = orjson.loads(path.read_bytes())
+            except (OSError, orjson.JSONDecodeError):
+                continue
+            shares.append(done / total if total else 1.0)
+        return sum(shares) / len(shares) if shares else 0.0
+
+
+@dataclass
+class Board:
+    """States of all tasks; safe to change from several threads."""
+
+    plan: Plan
+    entries: dict[str, Entry] = field(default_factory=dict)
+    expected: dict[str, float] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        for task in self.plan.tasks:
+            self.entries.setdefault(task.id, Entry(State.PENDING))
+
+    def started(self, task: Task, log: Path, work: Path) -> None:
+        """A task began."""
+        with self._lock:
+            self.entries[task.id] = Entry(State.RUNNING, started=time.monotonic(), log=log, work=work)
+
+    def finished(self, task: Task) -> float:
+        """A task is committed; returns the seconds it took."""
+        return self._end(task, State.DONE, "")
+
+    def failed(self, task: Task, reason: str) -> None:
+        """A task failed; what needs it is blocked."""
+        self._end(task, State.FAILED, reason)
+        with self._lock:
+            for other in self.plan.tasks:
+                blocked = any(
+                    self.entries[parent.id].state in (State.FAILED, State.BLOCKED) for parent in self.plan.parents(other)
+                )
+                if blocked and self.entries[other.id].state is State.PENDING:
+                    self.entries[other.id].state = State.BLOCKED
+
+    def set(self, task: Task, state: State) -> None:
+        """Put a task into a state without timing it."""
+        with self._lock:
+            self.entries[task.id].state = state
+
+    def count(self, *states: State) -> int:
+        """How many tasks are in one of the states."""
+        with self._lock:
+            return sum(entry.state in states for entry in self.entries.values())
+
+    def in_state(self, *states: State) -> list[Task]:
+        """The tasks in one of the states, in the order of the plan."""
+        with self._lock:
+            return [task for task in self.plan.tasks if self.entries[task.id].state in states]
+
+    def seconds_left(self, processes: int) -> float | None:
+        """Estimated seconds until all is done on `processes` slots; None before anything is known.
+
+        A stage takes what tasks of its kind took on average, so far or, if none has ended yet, in earlier sweeps.
+        """
+        with self._lock:
+            known: dict[str, list[float]] = defaultdict(list)
+            for task in self.plan.tasks:
+                if self.entries[task.id].state is State.DONE:
+                    known[task.stage].append(self.entries[task.id].seconds)
+            means = {**self.expected, **{stage: sum(values) / len(values) for stage, values in known.items()}}
+            if not means:
+                return None
+            fallback = sum(means.values()) / len(means)
+            left = 0.0
+            for task in self.plan.tasks:
+                entry = self.entries[task.id]
+                seconds = means.get(task.stage, fallback) * (processes if task.parallel == "ranks" else 1)
+                if entry.state is State.PENDING:
+                    left += seconds
+                elif entry.state is State.RUNNING and entry.started is not None:
+                    left += max(0.0, seconds * (1 - entry.progress()))
+            return left / processes
+
+    def _end(self, task: Task, state: State, reason: str) -> float:
+        with self._lock:
+            entry = self.entries[task.id]
+            entry.seconds = time.monotonic() - entry.started if entry.started is not None else 0.0
+            entry.state, entry.reason = state, reason
+            return entry.seconds

@@ -1,0 +1,158 @@
+"""The driver of a Slurm job: does the job's tasks one after the other, each that needs several processes as a nested step.
+
+submitit starts one driver per array task, on the first node. State is in the store alone: a driver that starts again, after a
+requeue or in another job, passes over what is committed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from eva_hpc.cluster.execution import FAILURE, Attempt, MissingInput, conclude, prepare
+from eva_hpc.cluster.ledger import Ledger
+from eva_hpc.cluster.rendezvous import clean_environment, free_port, master_address, nested_step
+from eva_hpc.config.site import Site
+from eva_hpc.plan.plan import Plan, Task
+from eva_hpc.stages.contract import SAVED
+from eva_hpc.store.artifacts import Store
+
+_RENDEZVOUS_ATTEMPTS = 3
+_PORT_TAKEN = ("EADDRINUSE", "address already in use", "Address already in use")
+
+
+class Submission(BaseModel):
+    """What a driver needs to know of the sweep it belongs to; written once, before the jobs are submitted."""
+
+    model_config = ConfigDict(frozen=True)
+
+    plan: Plan
+    site: Site
+    store: Path
+    results: Path
+
+
+@dataclass
+class Driver:
+    """What submitit pickles: where the submission is, and which tasks are this job's."""
+
+    submission: Path
+    name: str
+    tasks: tuple[str, ...]
+
+    def __call__(self) -> str:
+        """Run the tasks; returns a word for submitit's own record.
+
+        Raises:
+            SystemExit: a task failed; the ledger, its log and ``work/failure.txt`` say why.
+        """
+        return _Job(Submission.model_validate_json(self.submission.read_bytes()), self.name).run(self.tasks)
+
+
+class _Job:
+    def __init__(self, submission: Submission, name: str) -> None:
+        self.submission = submission
+        self.name = name
+        self.store = Store(submission.store)
+        self.ledger = Ledger(submission.results / "ledger.jsonl")
+        self.told_to_stop = threading.Event()
+        # Steps get the signal from Slurm themselves; the driver must outlive them to requeue the job.
+        for number in (signal.SIGUSR2, signal.SIGTERM):
+            signal.signal(number, lambda *_: self.told_to_stop.set())
+
+    def run(self, tasks: tuple[str, ...]) -> str:
+        for name in tasks:
+            task = self.submission.plan.by_id[name]
+            if self.store.find(task.identity) is None:
+                self._run(task)
+        return "done"
+
+    def _run(self, task: Task) -> None:
+        job = _job_id()
+        self.ledger.record("started", task=task.id, job=job, name=self.name, nodes=os.environ.get("SLURM_JOB_NODELIST"))
+        began = time.monotonic()
+        work = self.store.work(task.identity)
+        try:
+            attempt = prepare(task, self.submission.site, self.store, self.submission.results)
+        except MissingInput as error:
+            work.mkdir(parents=True, exist_ok=True)
+            (work / FAILURE).write_text(str(error))
+            self._fail(task, str(error))
+        code = self._run_processes(attempt)
+        if code == SAVED or (code != 0 and self.told_to_stop.is_set()):
+            self._requeue(task)
+        if code == 0:
+            conclude(attempt, self.store, time.monotonic() - began)
+            self.ledger.record("done", task=task.id, job=job, seconds=round(time.monotonic() - began, 3))
+            return
+        path = attempt.work / FAILURE
+        if not path.exists():
+            path.write_text(f"its processes ended with code {code}")
+        self._fail(task, path.read_text())
+
+    def _run_processes(self, attempt: Attempt) -> int:
+        """Exit code of the task's processes; SAVED if they can go on later."""
+        file = attempt.work / "attempt.json"
+        file.write_text(attempt.model_dump_json())
+        command = [sys.executable, "-u", "-m", "eva_hpc.cluster.worker", str(file)]
+        environment = clean_environment(os.environ) | attempt.environment
+        if attempt.task.parallel == "one":
+            return self._wait(command, environment, attempt.log)
+        need = attempt.resources
+        step = nested_step(
+            command,
+            nodes=need.nodes,
+            ranks_per_node=need.ranks_per_node,
+            gpus_per_node=need.ranks_per_node * need.gpus_per_rank,
+            cpus_per_rank=need.threads,
+            gpu_type=self.submission.site.slurm.gpu_type,
+        )
+        if attempt.task.parallel == "ranks":
+            environment["MASTER_ADDR"] = master_address()
+        code = 1
+        for _ in range(_RENDEZVOUS_ATTEMPTS):
+            environment["MASTER_PORT"] = str(free_port())
+            start = attempt.log.stat().st_size if attempt.log.exists() else 0
+            code = self._wait(step, environment, attempt.log)
+            with attempt.log.open("rb") as log:
+                log.seek(start)
+                said = log.read().decode(errors="replace")
+            if code == 0 or not any(words in said for words in _PORT_TAKEN):
+                break
+            (attempt.work / FAILURE).unlink(missing_ok=True)
+        return code
+
+    def _wait(self, command: list[str], environment: dict[str, str], log: Path) -> int:
+        with log.open("ab") as file:
+            process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
+            while True:
+                try:
+                    return process.wait(timeout=1.0)
+                except subprocess.TimeoutExpired:
+                    if self.told_to_stop.is_set() and command[0] == sys.executable:
+                        process.send_signal(signal.SIGTERM)
+
+    def _requeue(self, task: Task) -> None:
+        """Put the job back into the queue; Slurm ends this process."""
+        self.ledger.record("saved", task=task.id, job=_job_id())
+        subprocess.run(["scontrol", "requeue", _job_id()], check=False, timeout=60)
+        signal.pause()
+
+    def _fail(self, task: Task, reason: str) -> None:
+        self.ledger.record("failed", task=task.id, job=_job_id(), reason=reason)
+        print(f"{task.id} failed: {reason}", file=sys.stderr, flush=True)
+        raise SystemExit(1)
+
+
+def _job_id() -> str:
+    """This job as Slurm's commands name it: ARRAY_TASK, or the plain id."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "none")

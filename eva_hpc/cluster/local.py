@@ -1,0 +1,203 @@
+"""Local execution: a bounded pool of processes, forked from a warm server, each stage in a process group of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import signal
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from eva_hpc.cluster.board import Board, State
+from eva_hpc.cluster.execution import FAILURE, Attempt, MissingInput, conclude, prepare
+from eva_hpc.cluster.ledger import Ledger
+from eva_hpc.cluster.worker import forked
+from eva_hpc.config.site import Site
+from eva_hpc.plan.plan import Task
+from eva_hpc.stages.contract import SAVED
+from eva_hpc.store.artifacts import Store
+
+GRACE_S = 30.0
+"""Seconds that a stage told to stop has for saving."""
+
+
+@dataclass
+class _Running:
+    task: Task
+    slots: int
+    processes: list[BaseProcess] = field(default_factory=list)
+
+
+class LocalPool:
+    """Runs tasks on this machine, at most `site.slots` processes at once."""
+
+    def __init__(self, board: Board, site: Site, store: Store, results: Path) -> None:
+        self.board = board
+        self.site = site
+        self.store = store
+        self.results = results
+        self.ledger = Ledger(results / "ledger.jsonl")
+        self._ended: queue.Queue[tuple[Task, str | None, bool]] = queue.Queue()
+        self._running: dict[str, _Running] = {}
+        self._stopping = False
+        os.environ["OMP_NUM_THREADS"] = str(site.default.threads)
+        self._server = multiprocessing.get_context("forkserver")
+        self._server.set_forkserver_preload(["eva_hpc.cluster.warm"])
+
+    def run(self, tasks: Sequence[Task]) -> None:
+        """Run the tasks as their inputs become ready, until all have ended or are blocked by one that failed.
+
+        Raises:
+            KeyboardInterrupt: after every running stage was told to stop and has saved or, too slow, was killed.
+        """
+        waiting = {task.id: task for task in tasks}
+        try:
+            while waiting or self._running:
+                self._start_ready(waiting)
+                if not self._running:
+                    break
+                self._collect(waiting)
+        except KeyboardInterrupt:
+            self._stop()
+            raise
+
+    def _start_ready(self, waiting: dict[str, Task]) -> None:
+        """Start what fits, in the order of the plan; a task wider than the pool gets the whole pool."""
+        free = self.site.slots - sum(running.slots for running in self._running.values())
+        for task in list(waiting.values()):
+            state = self.board.entries[task.id].state
+            if state is State.BLOCKED:
+                del waiting[task.id]
+                continue
+            width = self.site.resources(task.stage).world_size if task.parallel != "one" else 1
+            slots = min(width, self.site.slots)
+            if slots <= free and all(self._there(parent) for parent in self.board.plan.parents(task)):
+                del waiting[task.id]
+                free -= slots
+                self._start(task, slots)
+            if free == 0:
+                return
+
+    def _there(self, task: Task) -> bool:
+        return self.board.entries[task.id].state in (State.DONE, State.REUSED)
+
+    def _start(self, task: Task, slots: int) -> None:
+        running = self._running[task.id] = _Running(task, slots)
+        try:
+            attempt = prepare(task, self.site, self.store, self.results)
+        except MissingInput as error:
+            self._ended.put((task, str(error), False))
+            self.board.started(task, self.results, self.results)
+            return
+        self.board.started(task, attempt.log, attempt.work)
+        self.ledger.record("started", task=task.id, runs=len(task.runs), log=str(attempt.log))
+        threading.Thread(target=self._attend, args=(running, attempt), daemon=True).start()
+
+    def _attend(self, running: _Running, attempt: Attempt) -> None:
+        """Start the processes of a task, wait for them, commit."""
+        reason: str | None = None
+        saved = False
+        try:
+            began = time.monotonic()
+            codes = self._run_processes(running, attempt)
+            if all(code == 0 for code in codes):
+                conclude(attempt, self.store, time.monotonic() - began)
+            elif SAVED in codes and all(code in (0, SAVED) for code in codes):
+                saved, reason = True, "stopped"
+            else:
+                reason = _reason(attempt, codes)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+        self._ended.put((running.task, reason, saved))
+
+    def _run_processes(self, running: _Running, attempt: Attempt) -> list[int]:
+        """Exit codes by rank. When one rank fails the others are ended: they would wait for it for ever."""
+        encoded = attempt.model_dump_json().encode()
+        master = ("127.0.0.1", _free_port()) if attempt.task.parallel == "ranks" and attempt.world_size > 1 else None
+        for rank in range(attempt.world_size):
+            process = self._server.Process(target=forked, args=(encoded, rank, master), name=f"{attempt.task.stage}:{rank}")
+            process.start()
+            running.processes.append(process)
+        pending = set(running.processes)
+        while pending:
+            sentinels = {process.sentinel: process for process in pending}
+            for sentinel in multiprocessing.connection.wait(list(sentinels)):
+                process = sentinels[sentinel]  # type: ignore[index]
+                process.join()
+                pending.discard(process)
+                if process.exitcode not in (0, SAVED):
+                    for other in pending:
+                        _signal_group(other, signal.SIGKILL)
+        return [process.exitcode if process.exitcode is not None else 1 for process in running.processes]
+
+    def _collect(self, waiting: dict[str, Task]) -> None:
+        """Wait for one task to end and book it."""
+        task, reason, saved = self._ended.get()
+        del self._running[task.id]
+        if reason is None:
+            seconds = self.board.finished(task)
+            self.ledger.record("done", task=task.id, runs=len(task.runs), seconds=round(seconds, 3))
+        elif saved and self._stopping:
+            self.board.set(task, State.PENDING)
+            self.ledger.record("saved", task=task.id)
+        else:
+            self.board.failed(task, reason)
+            self.ledger.record("failed", task=task.id, reason=reason)
+
+    def _stop(self) -> None:
+        """Tell every stage to stop, wait for it to save, kill what does not end in time."""
+        self._stopping = True
+        deadline = time.monotonic() + GRACE_S
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for running in list(self._running.values()):
+                for process in running.processes:
+                    _signal_group(process, number)
+            while self._running and (number == signal.SIGKILL or time.monotonic() < deadline):
+                try:
+                    task, reason, _ = self._ended.get(timeout=0.1)
+                except queue.Empty:
+                    continue
+                except KeyboardInterrupt:
+                    break
+                del self._running[task.id]
+                if reason is None:
+                    self.board.finished(task)
+                else:
+                    self.board.set(task, State.PENDING)
+                self.ledger.record("done" if reason is None else "stopped", task=task.id)
+
+
+def _signal_group(process: BaseProcess, number: signal.Signals) -> None:
+    """Signal a worker with all its children; before it has its own group, the worker alone."""
+    if process.pid is None or not process.is_alive():
+        return
+    try:
+        own_group = os.getpgid(process.pid) == process.pid
+        (os.killpg if own_group else os.kill)(process.pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _reason(attempt: Attempt, codes: list[int]) -> str:
+    """Why a task failed: what its first failing rank said, else how its processes ended."""
+    path = attempt.work / FAILURE
+    if path.exists():
+        return path.read_text()
+    ends = [f"rank {rank} {_how(code)}" for rank, code in enumerate(codes) if code not in (0, SAVED)]
+    return ", ".join(ends) or "stopped without being asked to"
+
+
+def _how(code: int) -> str:
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"left with code {code}"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,184 @@
+"""Slurm: arrays of jobs through submitit, and watching them from files first, then one squeue per refresh."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from eva_hpc.cluster import queue
+from eva_hpc.cluster.board import Board, State
+from eva_hpc.cluster.driver import Driver, Submission
+from eva_hpc.cluster.execution import FAILURE, log_path
+from eva_hpc.cluster.ledger import Ledger
+from eva_hpc.config.site import Site
+from eva_hpc.plan.jobs import Array, make_arrays, make_jobs
+from eva_hpc.plan.plan import Task
+from eva_hpc.store.artifacts import Store, write_atomically
+from eva_hpc.store.keys import digest
+
+_REFRESH_S = 2.0
+_UNSEEN_REFRESHES = 3
+"""Refreshes that a job may be missing from the queue before what it left undone counts as failed: files lag behind."""
+
+
+class SlurmSweep:
+    """The jobs of one plan on one cluster."""
+
+    def __init__(self, board: Board, site: Site, store: Store, results: Path) -> None:
+        self.board = board
+        self.plan = board.plan
+        self.site = site
+        self.store = store
+        self.results = results
+        self.ledger = Ledger(results / "ledger.jsonl")
+
+    def active(self) -> dict[str, str]:
+        """Job id by task id, for the tasks of jobs that an earlier call submitted and that have not ended.
+
+        Raises:
+            ControllerAway: Slurm does not answer.
+        """
+        jobs = {event["job"]: event["tasks"] for event in self.ledger.events() if event["event"] == "submitted"}
+        alive = queue.squeue(jobs)
+        return {task: job for job, tasks in jobs.items() if job in alive for task in tasks}
+
+    def submit(self, pending: Sequence[Task]) -> dict[str, str]:
+        """Submit jobs for the tasks that no active job will do; returns job ids by task id, active ones included."""
+        active = self.active()
+        owners = {task: job for task, job in active.items() if task in {one.id for one in pending}}
+        arrays = make_arrays(self.plan, make_jobs(self.plan, [task for task in pending if task.id not in owners]), self.site)
+        submission = self._write_submission() if arrays else None
+        for array in arrays:
+            assert submission is not None
+            after = self._parents(array, owners)
+            executor = make_executor(array, self.site, self.results, self.plan.name, after)
+            drivers = [Driver(submission, job.name, job.tasks) for job in array.jobs]
+            with executor.batch():
+                jobs = [executor.submit(driver) for driver in drivers]
+            for job, driver in zip(jobs, drivers, strict=True):
+                self.ledger.record("submitted", job=job.job_id, name=driver.name, array=array.name, tasks=list(driver.tasks))
+                owners |= dict.fromkeys(driver.tasks, job.job_id)
+        return owners
+
+    def watch(self, owners: dict[str, str]) -> None:
+        """Keep the board up to date until every task with a job is committed or its job has ended.
+
+        A job that is gone from the queue without its artifacts has failed; what it said is the reason.
+        """
+        waiting = {name: self.plan.by_id[name] for name in owners}
+        unseen: dict[str, int] = {}
+        while waiting:
+            for name, task in list(waiting.items()):
+                if self.board.entries[name].state is State.BLOCKED:
+                    del waiting[name]
+                elif self.store.find(task.identity) is not None:
+                    self.board.finished(task)
+                    del waiting[name]
+            jobs = {owners[name] for name in waiting}
+            try:
+                alive = queue.squeue(jobs)
+            except queue.ControllerAway:
+                time.sleep(_REFRESH_S)
+                continue
+            for job in jobs:
+                unseen[job] = 0 if job in alive else unseen.get(job, 0) + 1
+            for name, task in list(waiting.items()):
+                job = owners[name]
+                work = self.store.work(task.identity)
+                running = job in alive and alive[job].state == "RUNNING"
+                if running and (work / "attempt.json").exists() and self.board.entries[name].state is State.PENDING:
+                    self.board.started(task, log_path(self.results, task), work)
+                if unseen[job] >= _UNSEEN_REFRESHES and self._first_undone(job, waiting, owners) == name:
+                    self.board.failed(task, self._why(task, job))
+                    del waiting[name]
+            if waiting:
+                time.sleep(_REFRESH_S)
+
+    def _first_undone(self, job: str, waiting: dict[str, Task], owners: dict[str, str]) -> str:
+        return next(name for name in waiting if owners[name] == job)
+
+    def _why(self, task: Task, job: str) -> str:
+        path = self.store.work(task.identity) / FAILURE
+        if path.exists():
+            return path.read_text()
+        error = self.results / "slurm" / f"{job}_0_log.err"
+        said = error.read_text(errors="replace").strip().splitlines() if error.exists() else []
+        return f"job {job} ended without doing it{': ' + said[-1] if said else ''}"
+
+    def _parents(self, array: Array, owners: dict[str, str]) -> list[str]:
+        """Ids of the jobs that an array must wait for: those doing what its tasks read."""
+        own = {name for job in array.jobs for name in job.tasks}
+        parents = (parent.id for name in own for parent in self.plan.parents(self.plan.by_id[name]) if parent.id not in own)
+        return sorted({owners[parent] for parent in parents if parent in owners})
+
+    def _write_submission(self) -> Path:
+        """Write what the drivers read, under a name that depends on its content: a later submission does not change it."""
+        submission = Submission(
+            plan=self.plan, site=self.site, store=self.store.root.absolute(), results=self.results.absolute()
+        )
+        content = submission.model_dump_json().encode()
+        path = self.results.absolute() / "slurm" / f"plan-{digest(orjson.loads(content))}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+        return path
+
+
+def make_executor(array: Array, site: Site, results: Path, name: str, after: Iterable[str] = ()) -> Any:
+    """The submitit executor for an array."""
+    import submitit
+
+    executor = submitit.SlurmExecutor(folder=results / "slurm", python=sys.executable)
+    executor.update_parameters(**parameters(array, site, name, after))
+    return executor
+
+
+def parameters(array: Array, site: Site, name: str, after: Iterable[str] = ()) -> dict[str, Any]:
+    """What submitit is asked for: one driver step per job, resources for the widest stage.
+
+    The jobs wait for `after` to end in whatever way: a driver checks for itself whether what it reads is there, so that one
+    failed shared stage does not hold the runs that do not need it.
+    """
+    slurm, shape = site.slurm, array.shape
+    additional: dict[str, str | int] = {"requeue": "", **slurm.additional}
+    if shape.gpus_per_node:
+        kind = f"{slurm.gpu_type}:" if slurm.gpu_type else ""
+        additional["gres"] = f"gpu:{kind}{shape.gpus_per_node}"
+    if after := list(after):
+        additional["dependency"] = "afterany:" + ":".join(after)
+    options: dict[str, Any] = {
+        "job_name": f"{name}:{array.name}",
+        "partition": slurm.partition,
+        "account": slurm.account,
+        "qos": slurm.qos,
+        "constraint": slurm.constraint,
+        "time": slurm.time_minutes,
+        "nodes": shape.nodes,
+        "ntasks_per_node": shape.ranks_per_node,
+        "cpus_per_task": -(-max(shape.cpus_per_node, slurm.cpus_per_node or 0) // shape.ranks_per_node),
+        "mem": f"{round(slurm.mem_gb * 1024)}M" if slurm.mem_gb else None,
+        "signal_delay_s": slurm.signal_delay_s,
+        "array_parallelism": slurm.max_parallel,
+        "setup": [*slurm.setup, *(f"export {key}={value}" for key, value in site.environment.items())] or None,
+        "srun_args": ["--overlap", "--nodes=1", "--ntasks=1"],
+        "additional_parameters": additional,
+    }
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def submission_text(array: Array, site: Site, results: Path, name: str) -> str:
+    """The sbatch script of an array, exactly as submitit would submit it but for the file name of the pickled driver."""
+    executor = make_executor(array, site, results, name, after=[f"<{parent}>" for parent in array.after])
+    command = executor._submitit_command_str
+    return str(executor._make_submission_file_text(command, "dry-run").replace("--array=", "--array="))
+
+
+def without_own_job() -> None:
+    """Forget the job this process itself runs in, so that what it submits does not inherit its limits."""
+    for variable in [key for key in os.environ if key.startswith(("SLURM_", "SBATCH_", "SRUN_")) and key != "SLURM_CONF"]:
+        del os.environ[variable]

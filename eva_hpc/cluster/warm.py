@@ -1,0 +1,17 @@
+"""What the warm server imports once, so that every stage forked from it starts at once.
+
+Importing torch, transformers and DeepSpeed takes seconds; a fork of a process that has them takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from eva_hpc.cluster import worker  # noqa: F401
+
+with contextlib.suppress(ImportError):
+    from eva_hpc.inference import transformers_engine  # noqa: F401
+    from eva_hpc.training import trainer  # noqa: F401

@@ -1,0 +1,123 @@
+"""One process of a stage: sets up signals, log and progress, runs the stage, and leaves with a code that says how it went.
+
+    0  done      1  failed, with the traceback in the log      75  saved, start me again
+
+Started by the local pool as a fork of a warm server, or by the driver: ``python -m eva_hpc.cluster.worker ATTEMPT.json``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+import orjson
+
+from eva_hpc.cluster.execution import COUNTS, FAILURE, Attempt
+from eva_hpc.stages.contract import SAVED, Interrupted, StageFailed
+from eva_hpc.stages.registry import STAGES
+
+_PROGRESS_EVERY_S = 0.25
+_PR_SET_PDEATHSIG = 1
+
+
+def run_rank(attempt: Attempt, rank: int, local_rank: int, master: tuple[str, int] | None) -> int:
+    """Run the stage on one rank; returns the exit code."""
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    stage = STAGES[attempt.task.stage]
+    context = attempt.context(rank, local_rank, master, progress=_Progress(attempt.work, rank), stop=stopped.is_set)
+    try:
+        counts = stage.run(attempt.spec(), attempt.inputs, attempt.folder, context)
+    except Interrupted:
+        print("stopped; what was done is saved", flush=True)
+        return SAVED
+    except Exception as error:
+        traceback.print_exc()
+        reason = str(error) if isinstance(error, StageFailed) else f"{type(error).__name__}: {error}"
+        _first_failure(attempt.work / FAILURE, reason)
+        return 1
+    if rank == 0:
+        (attempt.work / COUNTS).write_bytes(
+            orjson.dumps({"read": counts.read, "written": counts.written, "set_aside": dict(counts.set_aside)})
+        )
+    return 0
+
+
+def forked(attempt_json: bytes, rank: int, master: tuple[str, int] | None) -> None:
+    """Entry of a process forked from the warm server: a process group and a log of its own, and it dies with its server."""
+    os.setsid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    attempt = Attempt.model_validate_json(attempt_json)
+    log = attempt.log if rank == 0 else attempt.log.with_suffix(f".rank{rank}.log")
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    apply_environment(attempt, rank)
+    code = run_rank(attempt, rank, rank, master)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def apply_environment(attempt: Attempt, local_rank: int) -> None:
+    """Environment of a rank: the site's variables, threads, and its own GPUs if several are visible."""
+    os.environ.update(attempt.environment)
+    os.environ["OMP_NUM_THREADS"] = str(attempt.resources.threads)
+    width = attempt.resources.gpus_per_rank
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if width and attempt.task.parallel == "shards":
+        devices = visible.split(",") if visible else [str(index) for index in range(width * (local_rank + 1))]
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices[local_rank * width : (local_rank + 1) * width])
+
+
+def _first_failure(path: Path, reason: str) -> None:
+    """Keep the reason of the rank that failed first: the others fail because of it."""
+    try:
+        with path.open("x") as file:
+            file.write(reason)
+    except FileExistsError:
+        return
+
+
+class _Progress:
+    """Writes how far a rank is, at most every quarter of a second."""
+
+    def __init__(self, work: Path, rank: int) -> None:
+        self._path = work / f"progress-{rank}.json"
+        self._last = 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._last >= _PROGRESS_EVERY_S or done == total:
+            self._last = now
+            partial = self._path.with_suffix(".partial")
+            partial.write_bytes(orjson.dumps([done, total]))
+            partial.rename(self._path)
+
+
+def main() -> int:
+    """Entry under srun or as a plain child of the driver: rank and rendezvous come from the environment."""
+    from eva_hpc.cluster.rendezvous import rank_from_environment
+
+    attempt = Attempt.model_validate_json(Path(sys.argv[1]).read_bytes())
+    where = rank_from_environment() if attempt.task.parallel != "one" else None
+    rank, local_rank = (where.rank, where.local_rank) if where else (0, 0)
+    apply_environment(attempt, local_rank)
+    address = os.environ.get("MASTER_ADDR")
+    return run_rank(attempt, rank, local_rank, (address, int(os.environ["MASTER_PORT"])) if address else None)
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Engines leave threads behind that must not hold a step after its work is done.
+    os._exit(code)

@@ -1,0 +1,93 @@
+"""Where the paths in a recipe lead. One rule for all of them:
+
+a relative path is looked for beside the file it is written in, then in the working directory; one given on the command line
+only in the working directory. ``~`` is the home directory. Models may also be hub names: a name that is not a folder, does
+not start with ``.``, ``/`` or ``~`` and has at most one ``/`` is one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from eva_hpc.config.errors import did_you_mean
+from eva_hpc.config.recipe import (
+    FilePrompts,
+    HubPrompts,
+    ModelEvolver,
+    PretrainedPolicy,
+    Recipe,
+    RewardBenchmark,
+    SequenceClassification,
+)
+from eva_hpc.config.yaml_file import KeyPath, shown
+
+_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Something outside the recipe that it names: a prompt file (then with its column), a model or a data set of the hub."""
+
+    key: KeyPath
+    text: str
+    kind: Literal["prompts", "model", "dataset"]
+    column: str = ""
+
+
+def references(recipe: Recipe) -> list[Reference]:
+    """Everything outside that a recipe names."""
+    result = []
+    if isinstance(recipe.policy, PretrainedPolicy):
+        result.append(Reference(("policy", "path"), recipe.policy.path, "model"))
+    if isinstance(recipe.prompts, FilePrompts):
+        result.append(Reference(("prompts", "path"), recipe.prompts.path, "prompts", recipe.prompts.column))
+    if isinstance(recipe.prompts, HubPrompts):
+        result.append(Reference(("prompts", "name"), recipe.prompts.name, "dataset"))
+    if isinstance(recipe.reward, SequenceClassification):
+        result.append(Reference(("reward", "path"), recipe.reward.path, "model"))
+    if isinstance(recipe.creator.evolver, ModelEvolver):
+        result.append(Reference(("creator", "evolver", "path"), recipe.creator.evolver.path, "model"))
+    for name, benchmark in recipe.benchmarks.items():
+        if isinstance(benchmark, RewardBenchmark):
+            result.append(Reference(("benchmarks", name, "path"), benchmark.path, "prompts", benchmark.column))
+    return result
+
+
+def resolve(text: str, folder: Path | None) -> Path | None:
+    """The existing file or folder that a path means, absolute, by the rule of this module; None if there is none."""
+    path = Path(text).expanduser()
+    for base in ([folder] if folder else []) + [Path.cwd()]:
+        if (base / path).exists():
+            return Path(os.path.abspath(base / path))
+    return None
+
+
+def is_hub_name(text: str) -> bool:
+    """Whether a model's name that is no existing folder can be a name on the hub."""
+    return _HUB_NAME.fullmatch(text) is not None
+
+
+def nothing_there(text: str, folder: Path | None) -> str:
+    """The problem of a path that leads nowhere, with the places looked at and the nearest name there."""
+    path = Path(text).expanduser()
+    bases = [Path.cwd()] if folder is None or folder.absolute() == Path.cwd() else [folder, Path.cwd()]
+    parents = [(base / path).parent for base in bases]
+    near = did_you_mean(path.name, [file.name for parent in parents if parent.is_dir() for file in parent.iterdir()])
+    where = "" if path.is_absolute() else f"; looked in {' and '.join(str(shown(base)) for base in bases)}"
+    return f"found {text!r}, which does not exist{where}{near}"
+
+
+def replaced(recipe: Recipe, texts: Mapping[KeyPath, str]) -> Recipe:
+    """The recipe with other texts at some of its references."""
+    data: dict[str, Any] = recipe.model_dump()
+    for key, text in texts.items():
+        section = data
+        for part in key[:-1]:
+            section = section[str(part)]
+        section[str(key[-1])] = text
+    return Recipe.model_validate(data)

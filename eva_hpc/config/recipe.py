@@ -1,0 +1,308 @@
+"""The recipe: what is trained, on which prompts, judged by what. Its fields decide results; none says where anything runs.
+
+Sections that come in kinds have short forms::
+
+    policy: lab                      {kind: lab}
+    policy: google/gemma-2-9b-it     {kind: pretrained, path: google/gemma-2-9b-it}
+    prompts: lab                     {kind: lab}
+    prompts: data/prompts.jsonl      {kind: file, path: data/prompts.jsonl}      also .parquet
+    prompts: org/name                {kind: hub, name: org/name}
+    reward: lab                      {kind: lab}
+    reward: models/reward            {kind: sequence_classification, path: models/reward}
+    evolver: lab                     {kind: lab}                                 also policy
+    benchmarks: {easy: lab}          {easy: {kind: lab}}
+
+A relative path is looked for beside the file it is written in, then in the working directory (see `config/paths.py`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
+
+from eva_hpc.config.shorthand import BENCHMARK, EVOLVER, POLICY, PROMPTS, REWARD
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Levels = Annotated[tuple[Annotated[int, Field(ge=1, le=9)], ...], Field(strict=False, min_length=1)]
+
+
+class Section(BaseModel):
+    """A part of a file a user writes: immutable; an unknown key, "2" or true for a number, and NaN are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def broken_rule(key: str, problem: str) -> PydanticCustomError:
+    """The error of a rule between several keys, reported at the dotted `key` of the section."""
+    return PydanticCustomError("rule", "{problem}", {"problem": problem, "key": key})
+
+
+# ---------------------------------------------------------------------------- policy
+
+
+class LabPolicy(Section):
+    """The lab's tiny start policy, trained on this machine from demonstrations of mixed quality."""
+
+    kind: Literal["lab"] = "lab"
+    seed: int = Field(
+        default=0, ge=0, description="seed of its weights and demonstrations: another seed is another start policy"
+    )
+    steps: int = Field(default=1000, ge=1, description="optimiser steps of supervised training")
+
+
+class PretrainedPolicy(Section):
+    """A causal language model from a local folder or the hub."""
+
+    kind: Literal["pretrained"] = "pretrained"
+    path: str = Field(min_length=1, description="a local folder with config.json and *.safetensors, or a hub name")
+    revision: str | None = Field(default=None, description="hub commit; recommended, so that the key names the weights")
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    attention: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
+    trust_remote_code: bool = Field(default=False, description="only together with a revision")
+
+    @model_validator(mode="after")
+    def _remote_code_needs_a_revision(self) -> PretrainedPolicy:
+        if self.trust_remote_code and not self.revision:
+            raise broken_rule("trust_remote_code", "found true; needs a revision, the exact code that may run")
+        return self
+
+
+# ---------------------------------------------------------------------------- prompts
+
+
+class LabPrompts(Section):
+    """Base prompts of the lab world, drawn by seed."""
+
+    kind: Literal["lab"] = "lab"
+    count: int = Field(default=512, ge=4)
+    levels: Levels = Field(default=(1, 2, 3), description="difficulty levels, 1 to 9, drawn uniformly")
+    seed: int = Field(default=0, ge=0)
+
+
+class FilePrompts(Section):
+    """Prompts from a JSONL or Parquet file, read through `datasets`."""
+
+    kind: Literal["file"] = "file"
+    path: str = Field(min_length=1, description="a .jsonl or .parquet file")
+    column: str = "prompt"
+    limit: int | None = Field(default=None, ge=1, description="keep a seeded sample of this many prompts")
+    max_tokens: int = Field(default=1024, ge=1, description="longer prompts are set aside and counted")
+
+
+class HubPrompts(Section):
+    """Prompts from a dataset on the hub."""
+
+    kind: Literal["hub"] = "hub"
+    name: str = Field(min_length=1, description="org/name on the hub")
+    split: str = "train"
+    column: str = "prompt"
+    revision: str | None = None
+    limit: int | None = Field(default=None, ge=1)
+    max_tokens: int = Field(default=1024, ge=1)
+
+
+# ---------------------------------------------------------------------------- generation and reward
+
+
+class Generation(Section):
+    """Decoding settings of the solver's responses, and the engine that samples them."""
+
+    engine: Literal["transformers", "vllm"] = "transformers"
+    temperature: float = Field(default=0.7, ge=0)
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    max_new_tokens: int = Field(default=2048, ge=1)
+
+
+class LabChecker(Section):
+    """The lab's exact checker as reward."""
+
+    kind: Literal["lab"] = "lab"
+
+
+class SequenceClassification(Section):
+    """A reward model with one logit, e.g. Skywork-Reward."""
+
+    kind: Literal["sequence_classification"] = "sequence_classification"
+    path: str = Field(min_length=1, description="a local folder with config.json and *.safetensors, or a hub name")
+    revision: str | None = None
+    engine: Literal["transformers", "vllm"] = "transformers"
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    max_length: int = Field(
+        default=4096, ge=1, description="tokens of prompt and response together; longer ones are cut on the left of the prompt"
+    )
+
+
+# ---------------------------------------------------------------------------- creator
+
+
+class LabRewriter(Section):
+    """The lab's rule-based rewriter of prompts."""
+
+    kind: Literal["lab"] = "lab"
+
+
+class PolicyEvolver(Section):
+    """The current policy rewrites the prompts itself."""
+
+    kind: Literal["policy"] = "policy"
+    engine: Literal["transformers", "vllm"] = "transformers"
+    temperature: float = Field(default=0.88, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_new_tokens: int = Field(default=666, ge=1)
+
+
+class ModelEvolver(PolicyEvolver):
+    """Another model, run here, rewrites the prompts."""
+
+    kind: Literal["model"] = "model"  # type: ignore[assignment]
+    path: str = Field(min_length=1, description="a local folder with config.json and *.safetensors, or a hub name")
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+
+
+class OpenAIEvolver(Section):
+    """Any OpenAI-compatible server rewrites the prompts; the key comes from the environment variable named here."""
+
+    kind: Literal["openai"] = "openai"
+    model: str
+    base_url: str = "https://api.openai.com/v1"
+    api_key_env: str = "OPENAI_API_KEY"
+    temperature: float = Field(default=0.88, ge=0)
+    max_new_tokens: int = Field(default=666, ge=1)
+    concurrency: int = Field(default=16, ge=1)
+
+
+def _kind(value: Any) -> str | None:
+    """The `kind` of a section, given as a mapping or a model; None lets pydantic list the allowed kinds."""
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    return kind if isinstance(kind, str) else None
+
+
+Policy = Annotated[
+    Annotated[LabPolicy, Tag("lab")] | Annotated[PretrainedPolicy, Tag("pretrained")], Discriminator(_kind), POLICY
+]
+Prompts = Annotated[
+    Annotated[LabPrompts, Tag("lab")] | Annotated[FilePrompts, Tag("file")] | Annotated[HubPrompts, Tag("hub")],
+    Discriminator(_kind),
+    PROMPTS,
+]
+Reward = Annotated[
+    Annotated[LabChecker, Tag("lab")] | Annotated[SequenceClassification, Tag("sequence_classification")],
+    Discriminator(_kind),
+    REWARD,
+]
+Evolver = Annotated[
+    Annotated[LabRewriter, Tag("lab")]
+    | Annotated[PolicyEvolver, Tag("policy")]
+    | Annotated[ModelEvolver, Tag("model")]
+    | Annotated[OpenAIEvolver, Tag("openai")],
+    Discriminator(_kind),
+    EVOLVER,
+]
+
+
+class Creator(Section):
+    """How the creator estimates, samples and evolves prompts."""
+
+    informativeness: Literal["A_min"] = "A_min"
+    sampling: Literal["weighted"] = "weighted"
+    fraction: float = Field(default=0.25, gt=0, le=1, description="share of the base prompts that is evolved")
+    evolutions: int = Field(default=4, ge=1, description="evolutions chained on each sampled prompt; all are kept")
+    max_chars: int = Field(default=8000, ge=1, description="longer evolved prompts are set aside and counted")
+    evolver: Evolver
+
+
+# ---------------------------------------------------------------------------- solver
+
+
+class Optimiser(Section):
+    """Preference optimisation of the solver. One optimiser step always sees `batch_size` pairs, whatever the world size."""
+
+    loss: Literal["dpo"] = "dpo"
+    beta: float = Field(default=0.05, gt=0)
+    learning_rate: float = Field(default=5e-7, gt=0)
+    epochs: int = Field(default=2, ge=1)
+    batch_size: int = Field(default=64, ge=1, description="pairs per optimiser step over all ranks")
+    warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    max_length: int = Field(
+        default=2048, ge=2, description="tokens of prompt and response; longer pairs are set aside and counted"
+    )
+    max_prompt_length: int = Field(default=1024, ge=1)
+    precision: Literal["fp32", "bf16"] = "bf16"
+    gradient_checkpointing: bool = True
+
+    @model_validator(mode="after")
+    def _a_response_fits_beside_the_longest_prompt(self) -> Optimiser:
+        if self.max_prompt_length >= self.max_length:
+            raise broken_rule(
+                "max_prompt_length", f"found {self.max_prompt_length}; must be below max_length, {self.max_length}"
+            )
+        return self
+
+
+class Warmup(Section):
+    """Round 0, before the creator acts: plain preference optimisation on the base prompts. Shared by all runs of a seed."""
+
+    responses_per_prompt: int = Field(default=6, ge=2)
+
+
+# ---------------------------------------------------------------------------- benchmarks
+
+
+class LabBenchmark(Section):
+    """Held-out lab prompts, easy, medium and hard, and a two-turn part; win rate against the start policy."""
+
+    kind: Literal["lab"] = "lab"
+    split: Literal["test", "tune"] = "test"
+    prompts: int = Field(default=100, ge=1, description="held-out prompts per difficulty, and dialogues of the two-turn part")
+    samples: int = Field(default=4, ge=1, description="sampled answers per prompt")
+    greedy: bool = Field(default=True, description="also the greedy answer")
+
+
+class RewardBenchmark(Section):
+    """Held-out prompts from a file, answered and scored by the recipe's own reward model; win rate against the start policy."""
+
+    kind: Literal["reward"] = "reward"
+    path: str = Field(min_length=1, description="a .jsonl or .parquet file")
+    column: str = "prompt"
+    limit: int | None = Field(default=None, ge=1)
+    max_tokens: int = Field(default=1024, ge=1, description="longer prompts are set aside and counted")
+    samples: int = Field(default=1, ge=1, description="sampled answers per prompt")
+    greedy: bool = Field(default=False, description="also the greedy answer")
+
+
+Benchmark = Annotated[
+    Annotated[LabBenchmark, Tag("lab")] | Annotated[RewardBenchmark, Tag("reward")], Discriminator(_kind), BENCHMARK
+]
+BenchmarkName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+
+
+class Recipe(Section):
+    """What is trained: policy, prompts, reward, creator, optimiser, benchmarks."""
+
+    name: Name
+    policy: Policy
+    prompts: Prompts
+    responses_per_prompt: int = Field(default=6, ge=2)
+    evolved_ratio: float = Field(default=0.8, ge=0, le=1)
+    rounds: int = Field(default=1, ge=0, description="eva rounds after the warm-up")
+    warmup: Warmup | None = Warmup()
+    generation: Generation = Generation()
+    reward: Reward
+    creator: Creator
+    optimiser: Optimiser = Optimiser()
+    benchmarks: dict[BenchmarkName, Benchmark] = Field(min_length=1)
+    quick: dict[str, Any] = Field(default_factory=dict, description="dotted keys that --quick sets, e.g. prompts.count: 64")
+
+    @model_validator(mode="after")
+    def _something_is_trained(self) -> Recipe:
+        if self.warmup is None and self.rounds == 0:
+            raise broken_rule(
+                "rounds", "found 0 and no warmup; nothing would be trained, set rounds to 1 or more or give a warmup"
+            )
+        return self

@@ -1,0 +1,205 @@
+"""From the words of a command to a finished sweep: load, plan, reuse, execute, watch, tables."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from eva_hpc.cluster import queue
+from eva_hpc.cluster.board import Board, State
+from eva_hpc.cluster.execution import survey
+from eva_hpc.cluster.live import LiveDisplay, shown
+from eva_hpc.config.errors import ConfigError
+from eva_hpc.config.load import load_experiment, load_site
+from eva_hpc.config.site import Site
+from eva_hpc.config.sweep import Experiment
+from eva_hpc.plan.describe import describe
+from eva_hpc.plan.jobs import make_arrays, make_jobs, pending_tasks
+from eva_hpc.plan.plan import Plan, Task, make_plan
+from eva_hpc.stages.registry import STAGES
+from eva_hpc.store.artifacts import Store, write_atomically
+from eva_hpc.store.records import write_jsonl
+
+_SHOWN_FAILURES = 5
+_SHOWN_LOG_LINES = 8
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asked for on the command line."""
+
+    file: Path
+    site: str | None
+    recipe: str | None
+    settings: tuple[str, ...]
+    quick: bool
+    dry_run: bool
+    wait: bool
+
+
+def launch(request: Request, console: Console) -> bool:
+    """Do what was asked; returns whether everything that was to be done is done.
+
+    Raises:
+        ConfigError: a mistake in what was asked; nothing was started.
+        KeyboardInterrupt: the user stopped it; what was done is kept.
+    """
+    site = load_site(_site_name(request.site, console), request.settings, known_stages=set(STAGES))
+    experiment = load_experiment(
+        request.file, site=site, overrides=request.settings, quick=request.quick, recipe=request.recipe
+    )
+    plan = make_plan(experiment)
+    root = Path(site.root).absolute()
+    store, results = Store(root / "store"), root / experiment.name
+    if request.dry_run:
+        _show_plan(plan, site, store, results, console)
+        return True
+
+    results.mkdir(parents=True, exist_ok=True)
+    for line in survey(plan, store):
+        console.print(f"[bold red]corrupt:[/bold red] {escape(line)}")
+    pending = pending_tasks(plan, lambda identity: store.find(identity) is not None)
+    board = _board(plan, store, pending)
+    write_atomically(results / "experiment.json", experiment.model_dump_json(indent=2).encode())
+    _say_what_is_ahead(plan, pending, board, console)
+    if site.executor == "local":
+        _run_here(board, site, store, results, pending, console)
+    elif not _run_on_slurm(board, site, store, results, pending, request.wait, console):
+        return True
+    _show_failures(board, console)
+    _write_tables(experiment, plan, store, results, console)
+    return board.count(State.FAILED, State.BLOCKED, State.PENDING) == 0
+
+
+def _site_name(asked: str | None, console: Console) -> str:
+    """The site asked for, else that of EVA_HPC_SITE, else this machine, which is said in bold."""
+    name = asked or os.environ.get("EVA_HPC_SITE")
+    if name:
+        return name
+    if queue.available():
+        raise ConfigError(
+            "--site: this machine has Slurm; say which site file describes it, e.g. --site h100 (sbatch/sites/h100.yaml), "
+            "or --site laptop to run here"
+        )
+    missing = "Slurm" if shutil.which("nvidia-smi") else "Slurm and no GPU"
+    console.print(f"[bold]No {missing} here: running at lab scale on this machine (site laptop, recipe lab).[/bold]")
+    return "laptop"
+
+
+def _board(plan: Plan, store: Store, pending: list[Task]) -> Board:
+    """The board with what is done already, and the mean seconds that each stage took earlier."""
+    board = Board(plan)
+    names = {task.id for task in pending}
+    seconds: dict[str, list[float]] = {}
+    for task in plan.tasks:
+        artifact = store.find(task.identity)
+        if artifact is not None:
+            seconds.setdefault(task.stage, []).append(artifact.manifest["seconds"])
+        if task.id not in names:
+            board.set(task, State.REUSED if artifact is not None else State.UNNEEDED)
+    board.expected = {stage: sum(values) / len(values) for stage, values in seconds.items()}
+    return board
+
+
+def _say_what_is_ahead(plan: Plan, pending: list[Task], board: Board, console: Console) -> None:
+    console.print(
+        f"{plan.name}: {len(plan.runs)} runs, {plan.separate_stages} stages, {len(plan.tasks)} after sharing; "
+        f"{board.count(State.REUSED, State.UNNEEDED)} done earlier and reused, {len(pending)} to do"
+    )
+
+
+def _run_here(board: Board, site: Site, store: Store, results: Path, pending: list[Task], console: Console) -> None:
+    from eva_hpc.cluster.local import LocalPool
+
+    with _alone(store), shown(LiveDisplay(board, console, site.slots)):
+        LocalPool(board, site, store, results).run(pending)
+
+
+def _run_on_slurm(
+    board: Board, site: Site, store: Store, results: Path, pending: list[Task], wait: bool, console: Console
+) -> bool:
+    """Submit and, if asked to, watch; returns whether all jobs have ended."""
+    from eva_hpc.cluster.slurm import SlurmSweep, without_own_job
+
+    without_own_job()
+    sweep = SlurmSweep(board, site, store, results)
+    owners = sweep.submit(pending)
+    if owners:
+        console.print(f"{len(set(owners.values()))} jobs in Slurm's queue for {len(owners)} stages")
+    if not wait:
+        console.print("The same command shows how far they are, and writes the table at the end.")
+        return False
+    with shown(LiveDisplay(board, console, site.slurm.max_parallel)):
+        sweep.watch(owners)
+    return True
+
+
+@contextmanager
+def _alone(store: Store) -> Iterator[None]:
+    """Only one local sweep at a time works on a store.
+
+    Raises:
+        ConfigError: another one does.
+    """
+    store.root.mkdir(parents=True, exist_ok=True)
+    with (store.root / "local.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"another sweep is at work in {store.root}: wait for it, or choose another site.root") from None
+        yield
+
+
+def _show_failures(board: Board, console: Console) -> None:
+    failed = board.in_state(State.FAILED)
+    for task in failed[:_SHOWN_FAILURES]:
+        entry = board.entries[task.id]
+        who = task.runs[0] if len(task.runs) == 1 else f"{len(task.runs)} runs"
+        console.print(f"[bold red]failed:[/bold red] {task.stage} ({task.part}) of {escape(who)}: {escape(entry.reason)}")
+        if entry.log is not None and entry.log.is_file():
+            console.print(f"  {escape(str(entry.log))}", style="dim")
+            for line in entry.log.read_text(errors="replace").splitlines()[-_SHOWN_LOG_LINES:]:
+                console.print(f"    {escape(line)}", style="dim")
+    if len(failed) > _SHOWN_FAILURES:
+        console.print(f"… and {len(failed) - _SHOWN_FAILURES} more")
+
+
+def _write_tables(experiment: Experiment, plan: Plan, store: Store, results: Path, console: Console) -> None:
+    from eva_hpc.report.aggregate import aggregate
+    from eva_hpc.report.collect import collect
+    from eva_hpc.report.tables import terminal_table, write_tables
+
+    rows = collect(plan, store)
+    metrics = results / "metrics.jsonl"
+    write_jsonl(metrics, rows)
+    summary = aggregate(rows, experiment)
+    paths = write_tables(summary, experiment, results)
+    console.print(terminal_table(summary, experiment))
+    for path in (*paths.values(), metrics):
+        console.print(_relative(path))
+
+
+def _relative(path: Path) -> str:
+    """A path as the user would type it."""
+    relative = os.path.relpath(path)
+    return relative if len(relative) < len(str(path)) else str(path)
+
+
+def _show_plan(plan: Plan, site: Site, store: Store, results: Path, console: Console) -> None:
+    pending = pending_tasks(plan, lambda identity: store.find(identity) is not None)
+    console.print(describe(plan, pending, site), markup=False, soft_wrap=True)
+    if site.executor != "slurm":
+        return
+    from eva_hpc.cluster.slurm import submission_text
+
+    for array in make_arrays(plan, make_jobs(plan, pending), site):
+        console.rule(f"sbatch script of array {array.name}: {len(array.jobs)} jobs")
+        console.print(submission_text(array, site, results, plan.name), markup=False, soft_wrap=True)

@@ -1,0 +1,118 @@
+"""How informative a prompt is for the current policy, estimated from the rewards of its responses.
+
+Three prompts with three responses each, and what `A_min` makes of them::
+
+    rewards  {"easy": [1.0, 1.0, 1.0], "split": [0.0, 1.0, 0.5], "hard": [0.0, 0.0, 0.2]}
+    A_min    {"easy": 0.0,             "split": 1.0,             "hard": 0.2}
+    weights  {"easy": 0.0,             "split": 0.833…,          "hard": 0.166…}
+
+The metrics are those of "Evolving Alignment via Asymmetric Self-Play" (arXiv 2411.00062), its section on the creator's
+informativeness proxies and the ablation of them. A new one is a function and a line in `METRICS`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+RewardsOfPrompts = Mapping[str, Sequence[float]]
+Metric = Callable[[RewardsOfPrompts], dict[str, float]]
+
+
+def a_min(rewards: Sequence[float]) -> float:
+    """Best minus worst reward: the regret proxy and default of offline eva (arXiv 2411.00062). One response gives 0."""
+    return max(rewards) - min(rewards)
+
+
+def a_avg(rewards: Sequence[float]) -> float:
+    """Best minus mean reward: the best response's advantage, default of online eva (arXiv 2411.00062). One response gives 0."""
+    return max(rewards) - mean(rewards)
+
+
+def a_dts(rewards: Sequence[float]) -> float:
+    """Best minus second best reward, after duelling Thompson sampling (arXiv 2411.00062). One response gives 0."""
+    ranked = sorted(rewards, reverse=True)
+    return ranked[0] - ranked[min(1, len(ranked) - 1)]
+
+
+def variance(rewards: Sequence[float]) -> float:
+    """Population variance of the rewards (arXiv 2411.00062, ablation of the metric)."""
+    centre = mean(rewards)
+    return math.fsum((reward - centre) ** 2 for reward in rewards) / len(rewards)
+
+
+def mean(rewards: Sequence[float]) -> float:
+    """Mean reward (arXiv 2411.00062, ablation of the metric): prefers prompts that the policy already answers well."""
+    return math.fsum(rewards) / len(rewards)
+
+
+def uniform(rewards: Sequence[float]) -> float:
+    """1 for every prompt: evolving without estimating (arXiv 2411.00062, ablation of the metric)."""
+    return 1.0
+
+
+def of_each(function: Callable[[Sequence[float]], float]) -> Metric:
+    """A metric that looks at one prompt at a time."""
+    return lambda rewards: {prompt_id: function(values) for prompt_id, values in rewards.items()}
+
+
+def inverse(metric: Metric) -> Metric:
+    """1 - minmax(metric) over the prompts, not a reciprocal (arXiv 2411.00062, negative control of the ablation)."""
+    return lambda rewards: {prompt_id: 1.0 - value for prompt_id, value in minmax(metric(rewards)).items()}
+
+
+METRICS: dict[str, Metric] = {
+    "A_min": of_each(a_min),
+    "A_avg": of_each(a_avg),
+    "A_dts": of_each(a_dts),
+    "var": of_each(variance),
+    "avg": of_each(mean),
+    "uniform": of_each(uniform),
+    "inv_avg": inverse(of_each(mean)),
+    "inv_A_min": inverse(of_each(a_min)),
+}
+
+
+def informativeness(metric: str, rewards: RewardsOfPrompts) -> dict[str, float]:
+    """The metric of every prompt, in the order of `rewards`: prompt id -> value, in units of reward (or of `METRICS[metric]`).
+
+    Raises:
+        ValueError: the metric is unknown (the message lists the known ones), or a prompt, which the message names, has no
+            rewards or one that is not a finite number.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"unknown informativeness metric {metric!r}: choose from {', '.join(METRICS)}")
+    for prompt_id, values in rewards.items():
+        if not values:
+            raise ValueError(f"prompt {prompt_id} has no rewards: its informativeness is undefined")
+        for j, value in enumerate(values):
+            if not math.isfinite(value):
+                raise ValueError(f"prompt {prompt_id}: the reward of response {j} is {value}, not a finite number")
+    return METRICS[metric](rewards)
+
+
+def minmax(values: Mapping[str, float]) -> dict[str, float]:
+    """Values shifted and scaled to [0, 1] over the prompts; all equal gives 0 for all."""
+    if not values:
+        return {}
+    low = min(values.values())
+    spread = max(values.values()) - low
+    return {prompt_id: (value - low) / spread if spread > 0 else 0.0 for prompt_id, value in values.items()}
+
+
+def weights(values: Mapping[str, float]) -> dict[str, float]:
+    """Sampling weights: minmax over the prompts, normalised to sum 1 (arXiv 2411.00062). All values equal gives equal weights.
+
+    The least informative prompt has weight 0.
+
+    Raises:
+        ValueError: a value is not a finite number; the message names its prompt.
+    """
+    for prompt_id, value in values.items():
+        if not math.isfinite(value):
+            raise ValueError(f"prompt {prompt_id}: its informativeness is {value}, not a finite number")
+    scaled = minmax(values)
+    total = math.fsum(scaled.values())
+    if total == 0:
+        return {prompt_id: 1.0 / len(scaled) for prompt_id in scaled}
+    return {prompt_id: value / total for prompt_id, value in scaled.items()}

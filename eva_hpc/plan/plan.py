@@ -1,0 +1,165 @@
+"""The plan: every stage of every run once, nested work merged, and who needs what."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from eva_hpc.config.sweep import Experiment, Value
+from eva_hpc.plan.eva import evaluations
+from eva_hpc.plan.graph import Node, in_order
+from eva_hpc.plan.grid import runs
+from eva_hpc.stages.contract import Parallel
+from eva_hpc.store.keys import Identity
+
+
+class Task(BaseModel):
+    """One stage to be executed: its identity, spec, inputs and the runs that need it."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    identity: Identity
+    spec: dict[str, Any]
+    part: str
+    parallel: Parallel
+    inputs: dict[str, Identity]
+    runs: tuple[str, ...]
+
+    @property
+    def id(self) -> str:
+        """The folder of its artifact below the store, which names it uniquely."""
+        return f"{self.identity.stage}/{self.identity.name}"
+
+    @property
+    def stage(self) -> str:
+        """Its stage."""
+        return self.identity.stage
+
+
+class PlannedRun(BaseModel):
+    """A run and the evaluations it ends in, by benchmark."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    name: str
+    point: dict[str, Value]
+    seed: int
+    evaluations: dict[str, Identity]
+    judges: dict[str, str]
+
+
+class Plan(BaseModel):
+    """All work of an experiment. Tasks come after the tasks they read from."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    runs: tuple[PlannedRun, ...]
+    tasks: tuple[Task, ...]
+    separate_stages: int
+
+    @cached_property
+    def by_id(self) -> dict[str, Task]:
+        """Tasks by id."""
+        return {task.id: task for task in self.tasks}
+
+    @cached_property
+    def _by_family(self) -> dict[tuple[str, str], list[Task]]:
+        families: dict[tuple[str, str], list[Task]] = defaultdict(list)
+        for task in self.tasks:
+            families[task.identity.stage, task.identity.family].append(task)
+        return families
+
+    def provider(self, identity: Identity) -> Task:
+        """The task whose artifact is or contains the one asked for."""
+        return next(task for task in self._by_family[identity.stage, identity.family] if task.identity.contains(identity))
+
+    def parents(self, task: Task) -> list[Task]:
+        """The tasks it reads from."""
+        return [self.provider(identity) for identity in task.inputs.values()]
+
+    def tasks_of(self, run: str) -> list[Task]:
+        """The tasks a run needs, in order."""
+        return [task for task in self.tasks if run in task.runs]
+
+
+def make_plan(experiment: Experiment) -> Plan:
+    """Plan an experiment.
+
+    Nested requests of one family (k = 2, 4, 6 of the same prompts and policy) become one task for the largest.
+    """
+    grid = runs(experiment)
+    ends = {run.name: evaluations(run.recipe, run.seed, experiment.fingerprints) for run in grid}
+    nodes: dict[Identity, Node] = {}
+    needed_by: dict[Identity, list[str]] = defaultdict(list)
+    separate = 0
+    for run in grid:
+        for node in in_order(judging.node for judging in ends[run.name].values()):
+            separate += 1
+            nodes.setdefault(node.identity, node)
+            needed_by[node.identity].append(run.name)
+    provider = _maximal(nodes)
+    users: dict[Identity, list[str]] = defaultdict(list)
+    for identity in nodes:
+        users[provider[identity]] += needed_by[identity]
+    order = [run.name for run in grid]
+    tasks = [
+        Task(
+            identity=identity,
+            spec=node.spec.model_dump(mode="json"),
+            part=node.part,
+            parallel=node.spec.parallel,
+            inputs={role: provider[source.identity] for role, source in node.inputs.items()},
+            runs=tuple(sorted(set(users[identity]), key=order.index)),
+        )
+        for identity, node in nodes.items()
+        if provider[identity] == identity
+    ]
+    return Plan(
+        name=experiment.name,
+        runs=tuple(
+            PlannedRun(
+                name=run.name,
+                point=run.point,
+                seed=run.seed,
+                evaluations={name: judging.node.identity for name, judging in ends[run.name].items()},
+                judges={name: judging.judge for name, judging in ends[run.name].items()},
+            )
+            for run in grid
+        ),
+        tasks=tuple(_after_inputs(tasks)),
+        separate_stages=separate,
+    )
+
+
+def _maximal(identities: Iterable[Identity]) -> Mapping[Identity, Identity]:
+    """For each identity the largest of its family that contains it: itself unless it is nested."""
+    families: dict[tuple[str, str], list[Identity]] = defaultdict(list)
+    for identity in identities:
+        families[identity.stage, identity.family].append(identity)
+    provider = {}
+    for family in families.values():
+        largest = [one for one in family if not any(other != one and other.contains(one) for other in family)]
+        for identity in family:
+            provider[identity] = next(one for one in largest if one.contains(identity))
+    return provider
+
+
+def _after_inputs(tasks: list[Task]) -> list[Task]:
+    """Tasks in an order in which each comes after those it reads from; otherwise the order given."""
+    by_identity = {task.identity: task for task in tasks}
+    ordered: dict[Identity, Task] = {}
+
+    def visit(task: Task) -> None:
+        if task.identity not in ordered:
+            for identity in task.inputs.values():
+                visit(by_identity[identity])
+            ordered[task.identity] = task
+
+    for task in tasks:
+        visit(task)
+    return list(ordered.values())

@@ -1,0 +1,38 @@
+"""Metric rows from the store: what each finished run measured, with where it comes from."""
+
+from __future__ import annotations
+
+from eva_hpc.plan.plan import Plan
+from eva_hpc.report.aggregate import MetricRow
+from eva_hpc.store.artifacts import Store
+from eva_hpc.store.records import read_jsonl
+
+
+def collect(plan: Plan, store: Store) -> list[MetricRow]:
+    """One row for every run, benchmark and metric that the store has."""
+    rows = []
+    for run in plan.runs:
+        for benchmark, identity in run.evaluations.items():
+            artifact = store.find(identity)
+            if artifact is None:
+                continue
+            manifest = artifact.manifest
+            rows += [
+                MetricRow(
+                    run=run.name,
+                    point=run.point,
+                    seed=run.seed,
+                    benchmark=benchmark,
+                    metric=metric["metric"],
+                    value=metric["value"],
+                    n=metric["n"],
+                    coverage=metric["coverage"],
+                    judge=run.judges[benchmark],
+                    key=identity.key,
+                    version=manifest["eva_hpc"],
+                    git_commit=manifest["git_commit"],
+                    packages=manifest["packages"],
+                )
+                for metric in read_jsonl(artifact.folder / "metrics.jsonl")
+            ]
+    return rows

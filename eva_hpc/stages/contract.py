@@ -1,0 +1,99 @@
+"""What a stage is: a frozen spec whose fields are its key, a way to run in parallel, and one function `run`.
+
+A stage module defines::
+
+    class Spec(StageSpec):                      # frozen; the fields are the key
+        stage: ClassVar[str] = "score"
+        ...
+
+    def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts: ...
+
+and may define ``finish(spec, inputs, out, context) -> Counts``, which runs once, after `run` has ended well on every rank,
+to put together what the ranks wrote. Its counts then stand for the stage. A new stage is one such module plus one line in
+the registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from eva_hpc.config.site import Engine, Resources
+from eva_hpc.store.artifacts import Store
+from eva_hpc.training.interrupt import Interrupted as Interrupted
+
+Parallel = Literal["one", "shards", "ranks"]
+Inputs = Mapping[str, Path]
+
+SAVED = 75
+"""Exit code of a process that was told to stop, has saved its work and can go on when started again (EX_TEMPFAIL)."""
+
+# Where something lies and how fast it is asked for change no result: fingerprints of the content stand for locations.
+_NOT_IN_KEYS = {"path", "concurrency", "api_key_env", "base_url"}
+
+
+class StageFailed(Exception):
+    """The stage cannot give a result, for a reason the user can act on; the message says which."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Records in, out and set aside by reason. Records set aside are kept in ``set_aside.jsonl`` of the artifact."""
+
+    read: int
+    written: int
+    set_aside: Mapping[str, int] = field(default_factory=dict)
+
+
+class StageSpec(BaseModel):
+    """Base of all specs. `nested` names the fields in which artifacts contain those of smaller values."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stage: ClassVar[str]
+    version: ClassVar[int] = 1
+    nested: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def parallel(self) -> Parallel:
+        """``one`` process, independent ``shards``, or ``ranks`` that talk to each other through torch.distributed."""
+        return "one"
+
+    def parameters(self) -> dict[str, Any]:
+        """The JSON values that enter the key."""
+        return _without_locations(self.model_dump(mode="json"))
+
+
+def _without_locations(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_locations(item) for name, item in value.items() if name not in _NOT_IN_KEYS}
+    return [_without_locations(item) for item in value] if isinstance(value, list) else value
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage may know of where it runs. Nothing here may change its result, beyond float rounding."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    master: tuple[str, int] | None
+    resources: Resources
+    engine: Engine
+    work: Path
+    store: Store
+    progress: Callable[[int, int], None]
+    stop: Callable[[], bool]
+
+    def check_stop(self) -> None:
+        """Leave, if the stage was told to.
+
+        Raises:
+            Interrupted: call this only where everything done so far is saved.
+        """
+        if self.stop():
+            raise Interrupted

@@ -1,0 +1,26 @@
+"""The numbers of a benchmark, from the judgments of a run's final policy and of the start policy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from eva_hpc.benchmarks.rewards import summarise
+from eva_hpc.stages.contract import Context, Counts, Inputs, StageSpec
+from eva_hpc.store.records import read_jsonl, write_jsonl
+
+
+class Spec(StageSpec):
+    """What rewards are multiplied by: 100 where they lie in [0, 1]."""
+
+    stage: ClassVar[str] = "evaluate"
+    scale: float
+
+
+def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
+    """Write ``metrics.jsonl``. Inputs: ``questions``, ``judgments``, ``reference``."""
+    questions = read_jsonl(inputs["questions"] / "questions.jsonl")
+    judgments = read_jsonl(inputs["judgments"] / "judgments.jsonl")
+    reference = read_jsonl(inputs["reference"] / "judgments.jsonl")
+    metrics = summarise(questions, judgments, reference, spec.scale)
+    return Counts(len(judgments), write_jsonl(out / "metrics.jsonl", metrics))

@@ -1,0 +1,80 @@
+"""Responses of a policy to prompts.
+
+Response j of a prompt has its own seed, so the first k of k_max responses are the k-response experiment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from eva_hpc.config.recipe import Generation
+from eva_hpc.inference.engine import Request, Sampling
+from eva_hpc.method.mixing import share
+from eva_hpc.stages.chunks import read_chunks, run_chunks
+from eva_hpc.stages.contract import Context, Counts, Inputs, Parallel, StageSpec
+from eva_hpc.stages.engines import LazyEngine
+from eva_hpc.stages.policy import read_policy
+from eva_hpc.store.records import Prompt, Responses, read_jsonl, write_jsonl
+from eva_hpc.store.seeds import derive_seed
+
+
+class Spec(StageSpec):
+    """`responses` for each of the first `fraction` of the prompts."""
+
+    stage: ClassVar[str] = "generate"
+    nested: ClassVar[tuple[str, ...]] = ("fraction", "responses")
+    generation: Generation
+    responses: int
+    fraction: float
+    seed: int
+    round: int
+
+    @property
+    def parallel(self) -> Parallel:
+        """Each shard runs an engine of its own."""
+        return "shards"
+
+
+def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
+    """Sample this shard's chunks. Inputs: ``policy``, ``prompts``."""
+    prompts = _prompts(spec, inputs)
+    settings = spec.generation
+    sampling = Sampling(settings.temperature, settings.top_p, settings.max_new_tokens)
+
+    with LazyEngine(settings.engine, read_policy(inputs["policy"]), context) as lazy:
+
+        def sample(piece: Sequence[Prompt]) -> list[Responses]:
+            engine = lazy.get()
+            requests = [
+                Request(
+                    engine.render([{"role": "user", "content": prompt["prompt"]}]),
+                    tuple(derive_seed(spec.seed, spec.round, prompt["id"], j) for j in range(spec.responses)),
+                )
+                for prompt in piece
+            ]
+            return [
+                Responses(
+                    prompt_id=prompt["id"],
+                    prompt=prompt["prompt"],
+                    prompt_tokens=request.prompt_tokens,
+                    responses=responses,
+                )
+                for prompt, request, responses in zip(piece, requests, engine.generate(requests, sampling), strict=True)
+            ]
+
+        run_chunks(prompts, context.engine.chunk_prompts, context, sample)
+    return Counts(read=len(prompts), written=0)
+
+
+def finish(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
+    """Put the chunks together in the order of the prompts."""
+    count = len(_prompts(spec, inputs))
+    written = write_jsonl(out / "responses.jsonl", read_chunks(count, context.engine.chunk_prompts, context.work))
+    return Counts(read=count, written=written)
+
+
+def _prompts(spec: Spec, inputs: Inputs) -> list[Prompt]:
+    prompts: list[Prompt] = read_jsonl(inputs["prompts"] / "prompts.jsonl")
+    return prompts[: share(len(prompts), spec.fraction)]

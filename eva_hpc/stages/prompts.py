@@ -1,0 +1,127 @@
+"""Base prompts, from the lab, a file or the hub, with stable ids; what cannot be used is set aside and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, ClassVar
+
+from eva_hpc.config.recipe import FilePrompts, HubPrompts, LabPrompts, Prompts
+from eva_hpc.stages.contract import Context, Counts, Inputs, StageFailed, StageSpec
+from eva_hpc.stages.policy import read_policy
+from eva_hpc.stages.set_aside import SetAside
+from eva_hpc.store.records import Prompt, write_jsonl
+from eva_hpc.store.seeds import content_id, derive_seed
+
+
+class Spec(StageSpec):
+    """Where prompts come from; `fingerprint` is the hash of the file's content."""
+
+    stage: ClassVar[str] = "prompts"
+    source: Prompts
+    fingerprint: str = ""
+
+
+def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
+    """Write ``prompts.jsonl``. Inputs: ``policy`` (for its tokenizer) unless the source is the lab."""
+    source = spec.source
+    if isinstance(source, LabPrompts):
+        from eva_hpc.lab.tasks import make_prompts
+
+        texts: list[Any] = list(make_prompts(source.count, source.levels, source.seed))
+        return select_prompts(texts, out, origin="lab", length=len, max_tokens=None, limit=None)
+    return select_prompts(
+        read_column(source, context.work),
+        out,
+        origin=source.path if isinstance(source, FilePrompts) else source.name,
+        length=token_counter(inputs["policy"]),
+        max_tokens=source.max_tokens,
+        limit=source.limit,
+    )
+
+
+def read_column(source: FilePrompts | HubPrompts, cache: Path) -> list[Any]:
+    """One column of a JSONL or Parquet file or of a hub dataset, through `datasets`.
+
+    Raises:
+        StageFailed: the column is not there.
+    """
+    from datasets import disable_progress_bars, load_dataset
+
+    disable_progress_bars()
+    if isinstance(source, FilePrompts):
+        kind = "parquet" if source.path.endswith(".parquet") else "json"
+        table = load_dataset(kind, data_files=source.path, split="train", cache_dir=str(cache / "datasets"))
+    else:
+        table = load_dataset(source.name, split=source.split, revision=source.revision)
+    if source.column not in table.column_names:
+        raise StageFailed(f"the prompts have no column {source.column!r}; they have {', '.join(table.column_names)}")
+    return list(table[source.column])
+
+
+def token_counter(policy: Path) -> Callable[[str], int]:
+    """A function that counts the tokens of a prompt in the policy's chat template."""
+    from transformers import AutoTokenizer
+
+    model = read_policy(policy)
+    tokenizer = AutoTokenizer.from_pretrained(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code)
+
+    def count(prompt: str) -> int:
+        message = [{"role": "user", "content": prompt}]
+        return len(tokenizer.apply_chat_template(message, add_generation_prompt=True, return_dict=False))
+
+    return count
+
+
+def select_prompts(
+    values: Iterable[Any],
+    out: Path,
+    *,
+    origin: str,
+    length: Callable[[str], int],
+    max_tokens: int | None,
+    limit: int | None,
+) -> Counts:
+    """Write the usable prompts, each once, and set the others aside.
+
+    With `limit`, keep the prompts whose hash is smallest: a sample that does not depend on their order in the file.
+
+    Raises:
+        StageFailed: none is left.
+    """
+    aside = SetAside()
+    kept: dict[str, Prompt] = {}
+    read = 0
+    for read, value in enumerate(values, start=1):
+        text = first_user_turn(value)
+        identifier = content_id(text)
+        if not text.strip():
+            aside.add("empty", {"row": read, "value": value})
+        elif identifier in kept:
+            aside.add("duplicate", {"row": read, "id": identifier})
+        elif max_tokens is not None and length(text) > max_tokens:
+            aside.add("too long", {"row": read, "id": identifier, "prompt": text})
+        else:
+            kept[identifier] = Prompt(id=identifier, prompt=text, source=origin, parent=None, operator=None, depth=0, round=0)
+    prompts = list(kept.values())
+    if limit is not None and limit < len(prompts):
+        chosen = {prompt["id"] for prompt in sorted(prompts, key=lambda prompt: derive_seed("limit", prompt["id"]))[:limit]}
+        for prompt in prompts:
+            if prompt["id"] not in chosen:
+                aside.add("beyond the limit", {"id": prompt["id"]})
+        prompts = [prompt for prompt in prompts if prompt["id"] in chosen]
+    if not prompts:
+        raise StageFailed(f"none of the {read} prompts can be used: {aside.describe()}")
+    write_jsonl(out / "prompts.jsonl", prompts)
+    return Counts(read, len(prompts), aside.write(out))
+
+
+def first_user_turn(value: Any) -> str:
+    """The text of a prompt given as a string or as a list of chat messages; empty if there is none."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        for message in value:
+            if isinstance(message, dict) and message.get("role") == "user" and isinstance(message.get("content"), str):
+                return str(message["content"])
+    return ""

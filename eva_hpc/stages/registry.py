@@ -1,0 +1,40 @@
+"""All stages by name. A new stage is one module plus one line here."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from eva_hpc.stages import (
+    answer,
+    evaluate,
+    evolve,
+    generate,
+    judge,
+    mix,
+    pair,
+    prompts,
+    questions,
+    score,
+    select,
+    start_policy,
+    train,
+)
+
+STAGES: dict[str, ModuleType] = {
+    module.Spec.stage: module
+    for module in (
+        start_policy,
+        prompts,
+        generate,
+        score,
+        select,
+        evolve,
+        mix,
+        pair,
+        train,
+        questions,
+        answer,
+        judge,
+        evaluate,
+    )
+}

@@ -1,0 +1,58 @@
+"""The policy a sweep starts from: the lab's, trained here, or a pointer to a pretrained model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from eva_hpc.config.recipe import LabPolicy, Policy
+from eva_hpc.stages.contract import Context, Counts, Inputs, Interrupted, Parallel, StageSpec
+from eva_hpc.stages.policy import write_policy
+
+
+class Spec(StageSpec):
+    """Which policy; `fingerprint` is the hash of a pretrained model's content."""
+
+    stage: ClassVar[str] = "start_policy"
+    policy: Policy
+    fingerprint: str = ""
+
+    @property
+    def parallel(self) -> Parallel:
+        """Training takes ranks; a pointer takes none."""
+        return "ranks" if isinstance(self.policy, LabPolicy) else "one"
+
+
+def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
+    """Train the lab's policy or write the pointer."""
+    policy = spec.policy
+    if not isinstance(policy, LabPolicy):
+        path = Path(policy.path)
+        write_policy(
+            out,
+            path=str(path.resolve()) if path.exists() else policy.path,
+            revision=policy.revision,
+            dtype=policy.dtype,
+            attention=policy.attention,
+            trust_remote_code=policy.trust_remote_code,
+        )
+        return Counts(read=0, written=1)
+
+    from eva_hpc.lab.policy import train_start_policy
+    from eva_hpc.training.distributed import distributed
+
+    with distributed(context.rank, context.world_size, context.local_rank, context.master, context.resources.threads):
+        train_start_policy(
+            out / "model",
+            seed=policy.seed,
+            steps=policy.steps,
+            rank=context.rank,
+            world_size=context.world_size,
+            progress=context.progress,
+            stop=context.stop,
+        )
+    if context.stop() and not (out / "model" / "config.json").exists():
+        raise Interrupted
+    if context.rank == 0:
+        write_policy(out, path="model", dtype="float32", attention="sdpa")
+    return Counts(read=policy.steps, written=1)

@@ -1,0 +1,158 @@
+"""The store: one folder per artifact, done if and only if its manifest is there and its content verifies.
+
+STORE/generate/3f0c….fraction=1.0.responses=10/
+    responses.jsonl     what the stage wrote
+    work/               chunks, checkpoints, logs of progress; gone once committed
+    manifest.json       written last, by atomic rename: names, sizes and SHA-256 of all files, and where they come from
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from eva_hpc.store.keys import Identity
+
+MANIFEST = "manifest.json"
+WORK = "work"
+
+
+class CorruptArtifact(Exception):
+    """A committed artifact whose files are not what its manifest says."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A committed artifact."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+
+    def verify(self) -> None:
+        """Compare size and SHA-256 of every file with the manifest.
+
+        Raises:
+            CorruptArtifact: naming the first file that is missing or differs.
+        """
+        for name, entry in self.manifest["files"].items():
+            path = self.folder / name
+            if not path.is_file():
+                raise CorruptArtifact(f"{path} is missing")
+            if path.stat().st_size != entry["bytes"] or _sha256(path) != entry["sha256"]:
+                raise CorruptArtifact(f"{path} is not the file that was committed")
+
+
+class Store:
+    """All artifacts below one folder, which may be shared by many sweeps."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, identity: Identity) -> Path:
+        """Where an artifact is or will be."""
+        return self.root / identity.stage / identity.name
+
+    def work(self, identity: Identity) -> Path:
+        """The folder for what an unfinished stage keeps between attempts."""
+        return self.folder(identity) / WORK
+
+    def cache(self, name: str, key: str) -> Path:
+        """A file shared by stages that would compute the same thing, e.g. reference log-probs. Written by atomic rename."""
+        folder = self.root / "cache" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / key
+
+    def find(self, identity: Identity) -> Artifact | None:
+        """A committed artifact that is, or contains, the one asked for; the smallest such.
+
+        Sizes are compared here; :meth:`Artifact.verify` compares contents. An artifact with a missing or cut file counts as
+        not there.
+        """
+        folders = [self.folder(identity)]
+        if identity.nested:
+            folders += sorted((self.root / identity.stage).glob(f"{identity.family}.*"))
+        found = []
+        for folder in folders:
+            artifact = _read(folder)
+            if artifact is None:
+                continue
+            held = Identity.from_json(artifact.manifest["identity"])
+            if held == identity:
+                return artifact
+            if held.contains(identity):
+                found.append((tuple(value for _, value in held.nested), artifact))
+        return min(found, key=lambda pair: pair[0])[1] if found else None
+
+    def commit(self, identity: Identity, description: Mapping[str, Any]) -> Artifact:
+        """Make what lies in the artifact's folder final: sync every file, write the manifest by atomic rename, drop `work`.
+
+        Args:
+            identity: which artifact.
+            description: further entries of the manifest (spec, inputs, counts, versions, …).
+        """
+        folder = self.folder(identity)
+        paths = sorted(path for path in folder.rglob("*") if path.is_file() and _is_data(path.relative_to(folder)))
+        files = {}
+        for path in paths:
+            _sync(path)
+            files[str(path.relative_to(folder))] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        _sync(folder)
+        manifest = {**description, "identity": identity.to_json(), "key": identity.key, "files": files}
+        write_atomically(folder / MANIFEST, orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+        shutil.rmtree(folder / WORK, ignore_errors=True)
+        return Artifact(folder, manifest)
+
+    def set_aside(self, artifact: Artifact) -> Path:
+        """Move a corrupt artifact out of the way, keeping it, so that its stage can run again; returns where it is now."""
+        attempt = 1
+        while (target := artifact.folder.with_name(f"corrupt-{attempt}-{artifact.folder.name}")).exists():
+            attempt += 1
+        artifact.folder.rename(target)
+        return target
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a whole file or none of it, also when the machine stops: sync, then rename."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(path)
+    _sync(path.parent)
+
+
+def _is_data(relative: Path) -> bool:
+    return relative.parts[0] not in (WORK, MANIFEST) and not relative.name.endswith(".partial")
+
+
+def _read(folder: Path) -> Artifact | None:
+    try:
+        manifest = orjson.loads((folder / MANIFEST).read_bytes())
+        intact = all((folder / name).stat().st_size == entry["bytes"] for name, entry in manifest["files"].items())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return Artifact(folder, manifest) if intact else None
+
+
+def _sha256(path: Path) -> str:
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            sha.update(block)
+    return sha.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,153 @@
+"""The policy under DeepSpeed ZeRO-3: loaded in shards, trained by torch's AdamW, exported as an ordinary transformers folder."""
+
+from __future__ import annotations
+
+import contextlib
+import logging, os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from eva_hpc.config.recipe import Optimiser
+from eva_hpc.training.distributed import Ranks  # must come before deepspeed: it chooses the accelerator
+from eva_hpc.training.logprobs import SequenceLogProbs
+
+# isort: split
+import deepspeed
+import transformers
+from deepspeed.utils import logger
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
+from transformers.utils import cached_file
+
+with contextlib.suppress(ImportError):
+    # ZeRO-3 imports it at first use, for a second: better now, where a server that forks its jobs pays only once.
+    import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401
+
+logger.setLevel(logging.ERROR)
+transformers.utils.logging.disable_progress_bar()
+# DeepSpeed compiles a shared-memory all-reduce for CPUs, half a minute of g++, unless it finds the op incompatible; gloo will do.
+deepspeed.ops.__compatible_ops__ = {}
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+)
+
+
+class Source(Protocol):
+    """Where a policy comes from: a local folder or a hub name, and how to load it."""
+
+    @property
+    def path(self) -> str: ...  # noqa: D102
+    @property
+    def revision(self) -> str | None: ...  # noqa: D102
+    @property
+    def attention(self) -> str: ...  # noqa: D102
+    @property
+    def trust_remote_code(self) -> bool: ...  # noqa: D102
+
+
+def zero3(settings: Optimiser, micro_batch: int, ranks: Ranks) -> dict[str, Any]:
+    """The DeepSpeed configuration. Accumulation is the caller's: each optimiser step has as many micro-batches as it needs."""
+    return {
+        "train_micro_batch_size_per_gpu": micro_batch,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": settings.max_grad_norm,
+        "bf16": {"enabled": settings.precision == "bf16"},
+        "zero_allow_untested_optimizer": True,
+        "zero_optimization": {
+            "stage": 3,
+            "overlap_comm": ranks.device.type == "cuda",
+            "contiguous_gradients": True,
+            "reduce_bucket_size": 50_000_000,
+            "stage3_prefetch_bucket_size": 50_000_000,
+            "stage3_param_persistence_threshold": int(os.environ.get("PERS", 100000)),
+            "memory_efficient_linear": not os.environ.get("NOMEL"),
+            "stage3_gather_16bit_weights_on_model_save": True,
+        },
+    }
+
+
+def load(settings: Optimiser, source: Source, ranks: Ranks, micro_batch: int) -> deepspeed.DeepSpeedEngine:
+    """A ZeRO-3 engine of :class:`SequenceLogProbs` around the policy; no rank ever holds all weights on its device.
+
+    Raises:
+        OSError: there is no such model.
+        ValueError: the model is not supported, see :class:`SequenceLogProbs`.
+    """
+    configuration = zero3(settings, micro_batch, ranks)
+    sharded = HfDeepSpeedConfig(configuration)  # while it lives, from_pretrained loads in shards
+    policy = AutoModelForCausalLM.from_pretrained(
+        source.path,
+        revision=source.revision,
+        dtype=torch.bfloat16 if settings.precision == "bf16" else torch.float32,
+        attn_implementation=source.attention,
+        trust_remote_code=source.trust_remote_code,
+    )
+    del sharded
+    unset_hf_deepspeed_config()
+    _turn_off_dropout(policy)
+    if settings.gradient_checkpointing:
+        policy.gradient_checkpointing_enable({"use_reentrant": False})
+    if os.environ.get("LEAF"):
+        from deepspeed.utils import set_z3_leaf_modules
+        from transformers.modeling_layers import GradientCheckpointingLayer
+        set_z3_leaf_modules(policy, [GradientCheckpointingLayer])
+    model = SequenceLogProbs(policy)
+    optimiser = torch.optim.AdamW(
+        _parameter_groups(model.parameters(), settings.weight_decay),
+        lr=settings.learning_rate,
+        fused=ranks.device.type == "cuda",
+    )
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimiser, config=configuration, dist_init_required=False)
+    return engine
+
+
+def export(engine: deepspeed.DeepSpeedEngine, source: Source, folder: Path, ranks: Ranks) -> None:
+    """Gather the weights and write them, with configuration and tokenizer, so that transformers and vLLM can load them.
+
+    `folder` is there afterwards as a whole; a folder of an earlier attempt is replaced.
+    """
+    weights = engine._zero3_consolidated_16bit_state_dict()
+    if ranks.rank == 0:
+        partial = folder.with_name(folder.name + ".partial")
+        for stale in (partial, folder):
+            shutil.rmtree(stale, ignore_errors=True)
+        prefix = "policy."
+        own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+        engine.module.policy.save_pretrained(partial, state_dict=own)
+        for name in _TOKENIZER_FILES:
+            found = cached_file(source.path, name, revision=source.revision, _raise_exceptions_for_missing_entries=False)
+            if found:
+                shutil.copyfile(found, partial / name)
+        partial.rename(folder)
+    ranks.wait()
+
+
+def _turn_off_dropout(policy: PreTrainedModel) -> None:
+    """A log-ratio to the reference must not contain the noise of dropout."""
+    for module in policy.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
+
+
+def _parameter_groups(parameters: Iterable[torch.nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay, norms and biases do not. Under ZeRO-3 the shape of a whole parameter is its `ds_shape`."""
+    parameters = list(parameters)
+    if not weight_decay:
+        return [{"params": parameters, "weight_decay": 0.0}]
+    matrices = [p for p in parameters if len(p.ds_shape) > 1]
+    others = [p for p in parameters if len(p.ds_shape) <= 1]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]

@@ -1,0 +1,175 @@
+"""Log-probs of every pair under the start policy, computed once before the first step and kept in a file.
+
+    reference.safetensors
+        key        [pairs] int64      hash of prompt id and tokens: a row says which pair it belongs to
+        chosen     [pairs] float32    sum of the log-probs of the chosen response, natural log
+        rejected   [pairs] float32
+
+The training engine computes them itself, with the kernels of training, so that the loss of the first step is log 2. A file with
+only some of the pairs is fine: the rest is computed. Whoever names a file answers for its rows being of the same start policy;
+:func:`check_first_step` finds out when they are not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+import torch
+from safetensors.torch import load_file, save_file
+
+from eva_hpc.store.records import Pair
+from eva_hpc.training.batches import length, micro_batches, rows
+from eva_hpc.training.distributed import Ranks
+from eva_hpc.training.interrupt import Interrupted
+
+
+class ReferenceMismatch(ValueError):
+    """Reference log-probs that are not those of the start policy."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Sums of log-probs under the start policy, [pairs] float32 each, NaN where not known yet."""
+
+    keys: torch.Tensor
+    chosen: torch.Tensor
+    rejected: torch.Tensor
+
+    def missing(self) -> list[int]:
+        """Positions of the pairs whose log-probs are not known."""
+        return torch.nonzero(torch.isnan(self.chosen) | torch.isnan(self.rejected)).flatten().tolist()
+
+
+def pair_key(pair: Pair) -> int:
+    """A hash, in [0, 2**63), of all that decides a pair's log-probs under a given policy."""
+    content = [pair["prompt_id"], pair["prompt_tokens"], pair["chosen"]["tokens"], pair["rejected"]["tokens"]]
+    return int.from_bytes(hashlib.blake2b(orjson.dumps(content), digest_size=8).digest(), "big") >> 1
+
+
+def read(pairs: Sequence[Pair], files: Sequence[Path]) -> Reference:
+    """What the files that exist know of these pairs; an earlier file wins."""
+    keys = [pair_key(pair) for pair in pairs]
+    known: dict[int, tuple[float, float]] = {}
+    for file in reversed(files):
+        if file.exists():
+            held = load_file(file)
+            values = zip(held["chosen"].tolist(), held["rejected"].tolist(), strict=True)
+            known.update(zip(held["key"].tolist(), values, strict=True))
+    values = torch.tensor([known.get(key, (torch.nan, torch.nan)) for key in keys], dtype=torch.float32).reshape(-1, 2)
+    return Reference(torch.tensor(keys, dtype=torch.int64), values[:, 0].clone(), values[:, 1].clone())
+
+
+def write(reference: Reference, path: Path) -> None:
+    """Write the known rows; the file is there as a whole or not at all."""
+    known = torch.ones(len(reference.keys), dtype=torch.bool)
+    known[reference.missing()] = False
+    columns = {"key": reference.keys, "chosen": reference.chosen, "rejected": reference.rejected}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    save_file({name: column[known] for name, column in columns.items()}, partial)
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    partial.rename(path)
+
+
+def complete(
+    log_probs: Callable[..., torch.Tensor],
+    pairs: Sequence[Pair],
+    path: Path,
+    cache: Path | None,
+    ranks: Ranks,
+    micro_batch: int,
+    checkpoint_minutes: float,
+    stop: Callable[[], bool],
+) -> Reference:
+    """The reference log-probs of all pairs: from `path` and `cache` where they are known, else computed, shared among the ranks.
+
+    Writes `path`, and `cache` if that is not there. Told to stop, and every now and then, it writes what it has to `path`.
+
+    Args:
+        log_probs: tokens, positions, targets -> [rows], see :class:`SequenceLogProbs`; in evaluation mode.
+        pairs: the pairs to train on.
+        path: the file to fill.
+        cache: a file shared with other runs from the same start policy.
+        ranks: who computes.
+        micro_batch: pairs per rank and forward pass.
+        checkpoint_minutes: minutes between writes of a file that is not full yet.
+        stop: asked after every forward pass.
+
+    Raises:
+        Interrupted: told to stop before all were known.
+        FloatingPointError: a log-prob is NaN.
+    """
+    reference = _first_view(pairs, [path, cache] if cache else [path], ranks)
+    lengths = [length(pair) for pair in pairs]
+    saved_at = time.monotonic()
+    computed = torch.zeros(3, len(pairs), dtype=torch.float64)
+    todo = reference.missing()
+    batches = micro_batches(todo, lengths, ranks.rank, ranks.world_size, micro_batch) if todo else []
+    for batch in batches:
+        inputs = rows(pairs, batch, ranks.device)
+        with torch.no_grad():
+            values = log_probs(inputs.tokens, inputs.positions, inputs.targets)
+        mine = [index for index in batch.indices if index >= 0]
+        if mine:
+            computed[:2, mine] = values.view(2, -1).double().cpu()
+            computed[2, mine] = 1.0
+        due = ranks.rank == 0 and time.monotonic() - saved_at > 60 * checkpoint_minutes
+        stopped, save = ranks.sum(torch.tensor([float(stop()), float(due)])).bool().tolist()
+        if stopped or save or batch is batches[-1]:
+            _add(reference, ranks.sum(computed))
+            computed.zero_()
+            saved_at = time.monotonic()
+            if ranks.rank == 0:
+                write(reference, path)
+        if stopped and reference.missing():
+            raise Interrupted("stopped while the reference log-probs were computed")
+    if unknown := len(reference.missing()):
+        raise FloatingPointError(f"the start policy gives NaN for {unknown} of {len(pairs)} pairs")
+    if ranks.rank == 0:
+        for file in (path, cache):
+            if file is not None and not file.exists():
+                write(reference, file)
+    return reference
+
+
+def _first_view(pairs: Sequence[Pair], files: Sequence[Path], ranks: Ranks) -> Reference:
+    """What rank 0 reads, on every rank: file systems may show a new file to one node before another."""
+    keys = torch.tensor([pair_key(pair) for pair in pairs], dtype=torch.int64)
+    values = torch.zeros(2, len(pairs))
+    if ranks.rank == 0:
+        held = read(pairs, files)
+        values = torch.stack([held.chosen, held.rejected])
+    chosen, rejected = ranks.sum(values).float()
+    return Reference(keys, chosen, rejected)
+
+
+def _add(reference: Reference, computed: torch.Tensor) -> None:
+    chosen, rejected, count = computed
+    reference.chosen[count > 0] = chosen[count > 0].float()
+    reference.rejected[count > 0] = rejected[count > 0].float()
+
+
+def check_first_step(difference: float, size: float, precision: str) -> None:
+    """Before the first update the policy is the reference, so their log-probs must agree up to rounding.
+
+    Args:
+        difference: mean absolute difference between the policy's and the reference's log-probs.
+        size: mean absolute log-prob of the reference.
+        precision: "fp32" or "bf16".
+
+    Raises:
+        ReferenceMismatch: they do not agree: the file is another policy's, or its rows are not what they say.
+    """
+    tolerance = 1e-4 if precision == "fp32" else 2e-2
+    if difference > tolerance * (1 + size):
+        raise ReferenceMismatch(
+            f"before the first step the policy's log-probs differ from the reference by {difference:.4g} on average, of {size:.4g}:"
+            " the reference log-probs are not those of the start policy; delete the file they came from"
+        )

@@ -1,0 +1,179 @@
+"""Preference optimisation of a policy with DeepSpeed ZeRO-3, from pairs to an exported model."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from eva_hpc.config.recipe import Optimiser
+from eva_hpc.store.records import Pair, write_jsonl
+from eva_hpc.training import checkpoints, reference, train_log
+from eva_hpc.training.batches import length, micro_batches, optimiser_steps, rows, why_unusable
+from eva_hpc.training.distributed import Ranks
+from eva_hpc.training.engine import Source, export, load
+from eva_hpc.training.interrupt import Interrupted
+from eva_hpc.training.losses import LOSSES
+from eva_hpc.training.schedule import learning_rate
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What training did. `read` = `trained` + all set aside, in pairs; `resumed_from` is a number of steps, 0 for a fresh start."""
+
+    read: int
+    trained: int
+    set_aside: dict[str, int]
+    steps: int
+    resumed_from: int
+    last: train_log.Row
+
+
+def train(
+    settings: Optimiser,
+    policy: Source,
+    pairs: Sequence[Pair],
+    *,
+    seed: int,
+    out: Path,
+    work: Path,
+    ranks: Ranks,
+    micro_batch: int,
+    checkpoint_minutes: float,
+    reference_cache: Path | None,
+    progress: Callable[[int, int], None],
+    stop: Callable[[], bool],
+) -> TrainReport:
+    """Train `policy` on `pairs`; every rank of the process group calls this with the same arguments.
+
+    Writes to `out`: ``model/`` (transformers, safetensors), ``train_log.jsonl``, ``reference.safetensors`` and, if there are any,
+    ``set_aside.jsonl``. Keeps checkpoints in `work`; called again after an interruption it goes on from the last.
+
+    Args:
+        settings: loss and hyper-parameters.
+        policy: the start policy, which is also the reference.
+        pairs: preference pairs; those that are too long are set aside.
+        seed: of the order of the pairs.
+        out: folder for results, kept between attempts.
+        work: folder for checkpoints, kept between attempts, seen by all ranks.
+        ranks: the process group, see :func:`eva_hpc.training.distributed.distributed`.
+        micro_batch: pairs per rank in one forward pass; changes no result beyond rounding.
+        checkpoint_minutes: minutes between checkpoints.
+        reference_cache: a file of reference log-probs shared with other runs from the same policy: used if there, else written.
+        progress: called with steps done and steps in all.
+        stop: whether to save and leave; asked on every rank after every step, and one rank's yes is enough.
+
+    Raises:
+        Interrupted: told to stop; everything is saved.
+        ValueError: no pair to train on, or see :class:`SequenceLogProbs` and :class:`ReferenceMismatch`.
+        FloatingPointError: the loss is not finite.
+    """
+    usable, set_aside = _select(settings, pairs)
+    if ranks.rank == 0:
+        out.mkdir(parents=True, exist_ok=True)
+        if set_aside:
+            write_jsonl(out / "set_aside.jsonl", set_aside)
+    engine = load(settings, policy, ranks, micro_batch)
+    # The reference comes before the checkpoint is loaded: afterwards the weights are no longer the start policy's.
+    engine.eval()
+    known = reference.complete(
+        engine, usable, out / "reference.safetensors", reference_cache, ranks, micro_batch, checkpoint_minutes, stop
+    )
+    engine.train()
+    start = checkpoints.restore(engine, work / "checkpoints", ranks)
+    log = out / "train_log.jsonl"
+    if ranks.rank == 0:
+        train_log.cut_back(log, start)
+
+    steps = optimiser_steps(len(usable), settings.batch_size, settings.epochs, seed)
+    lengths = [length(pair) for pair in usable]
+    references = torch.stack([known.chosen, known.rejected]).to(ranks.device)
+    progress(start, len(steps))
+    saved_at = time.monotonic()
+    for step in range(start, len(steps)):
+        rate = learning_rate(
+            step,
+            len(steps),
+            peak=settings.learning_rate,
+            warmup_ratio=settings.warmup_ratio,
+            schedule=settings.schedule,
+        )
+        for group in engine.optimizer.param_groups:
+            group["lr"] = rate
+        batches = micro_batches(steps[step], lengths, ranks.rank, ranks.world_size, micro_batch)
+        sums = torch.zeros(7, device=ranks.device)
+        for number, batch in enumerate(batches):
+            engine.set_gradient_accumulation_boundary(number == len(batches) - 1)
+            inputs = rows(usable, batch, ranks.device)
+            logps = engine(inputs.tokens, inputs.positions, inputs.targets).view(2, -1)
+            refs = references[:, list(batch.indices)]
+            weights = torch.tensor(batch.weights, device=ranks.device)
+            losses = LOSSES[settings.loss](*logps, *refs, settings.beta)
+            engine.backward((losses * weights).sum(), scale_wrt_gas=False)
+            with torch.no_grad():
+                ratios = logps - refs
+                margins = settings.beta * (ratios[0] - ratios[1])
+                parts = [losses, margins, (margins > 0).float(), *logps, ratios.abs().mean(0), refs.abs().mean(0)]
+                sums += torch.stack(parts)[:, weights > 0].sum(1)
+        engine.step()
+
+        due = ranks.rank == 0 and time.monotonic() - saved_at > 60 * checkpoint_minutes
+        flags = torch.tensor([float(stop()), float(due)], device=ranks.device)
+        total = ranks.sum(torch.cat([sums, flags])).tolist()
+        loss, margin, accuracy, chosen, rejected, difference, size = (value / len(steps[step]) for value in total[:7])
+        if step == 0:
+            reference.check_first_step(difference, size, settings.precision)
+        if not abs(loss) < float("inf"):
+            raise FloatingPointError(f"the loss of step {step + 1} is {loss}: try a lower learning rate or fp32")
+        if ranks.rank == 0:
+            row = train_log.Row(
+                step=step + 1,
+                loss=loss,
+                margin=margin,
+                accuracy=accuracy,
+                learning_rate=rate,
+                grad_norm=float(engine.get_global_grad_norm()),
+                chosen_logps=chosen,
+                rejected_logps=rejected,
+                pairs=len(steps[step]),
+            )
+            train_log.append(log, row)
+        stopped, due = total[7] > 0, total[8] > 0
+        if stopped or due:
+            if ranks.rank == 0:
+                train_log.sync(log)
+            checkpoints.save(engine, work / "checkpoints", step + 1, ranks)
+            saved_at = time.monotonic()
+        progress(step + 1, len(steps))
+        if stopped:
+            raise Interrupted(f"stopped after step {step + 1} of {len(steps)}")
+
+    export(engine, policy, out / "model", ranks)
+    engine.destroy()
+    return TrainReport(
+        len(pairs),
+        len(usable),
+        dict(Counter(str(record["reason"]) for record in set_aside)),
+        len(steps),
+        start,
+        train_log.last(log),
+    )
+
+
+def _select(settings: Optimiser, pairs: Sequence[Pair]) -> tuple[list[Pair], list[dict[str, object]]]:
+    usable: list[Pair] = []
+    set_aside: list[dict[str, object]] = []
+    for pair in pairs:
+        reason = why_unusable(pair, settings.max_length, settings.max_prompt_length)
+        if reason is None:
+            usable.append(pair)
+        else:
+            set_aside.append({"reason": reason, **pair})
+    if not usable:
+        reasons = Counter(str(record["reason"]) for record in set_aside)
+        raise ValueError(f"there is no pair to train on: {len(pairs)} given, set aside: {dict(reasons) or 'none'}")
+    return usable, set_aside
