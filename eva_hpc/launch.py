@@ -57,12 +57,17 @@ def launch(request: Request, console: Console) -> bool:
         request.file, site=site, overrides=request.settings, quick=request.quick, recipe=request.recipe
     )
     plan = make_plan(experiment)
-    root = Path(site.root).absolute()
+    root = Path(os.path.expandvars(site.root)).expanduser().absolute()
     store, results = Store(root / "store"), root / experiment.name
     if request.dry_run:
         _show_plan(plan, site, store, results, console)
         return True
 
+    if site.executor == "slurm" and not queue.available():
+        raise ConfigError(
+            f"site {site.name}: Slurm does not answer here (scontrol ping). Without a cluster, a throwaway one will do: "
+            'eval "$(.venv/bin/eva-hpc devcluster up)", then --site devcluster'
+        )
     results.mkdir(parents=True, exist_ok=True)
     for line in survey(plan, store):
         console.print(f"[bold red]corrupt:[/bold red] {escape(line)}")

@@ -16,6 +16,7 @@ from eva_hpc.cluster.board import Board, State
 from eva_hpc.cluster.driver import Driver, Submission
 from eva_hpc.cluster.execution import FAILURE, log_path
 from eva_hpc.cluster.ledger import Ledger
+from eva_hpc.config.errors import ConfigError
 from eva_hpc.config.site import Site
 from eva_hpc.plan.jobs import Array, make_arrays, make_jobs
 from eva_hpc.plan.plan import Task
@@ -49,7 +50,14 @@ class SlurmSweep:
         return {task: job for job, tasks in jobs.items() if job in alive for task in tasks}
 
     def submit(self, pending: Sequence[Task]) -> dict[str, str]:
-        """Submit jobs for the tasks that no active job will do; returns job ids by task id, active ones included."""
+        """Submit jobs for the tasks that no active job will do; returns job ids by task id, active ones included.
+
+        Raises:
+            ConfigError: sbatch refused what the site file asks for; arrays submitted before stay.
+            ControllerAway: Slurm does not answer.
+        """
+        import submitit
+
         active = self.active()
         owners = {task: job for task, job in active.items() if task in {one.id for one in pending}}
         arrays = make_arrays(self.plan, make_jobs(self.plan, [task for task in pending if task.id not in owners]), self.site)
@@ -59,8 +67,11 @@ class SlurmSweep:
             after = self._parents(array, owners)
             executor = make_executor(array, self.site, self.results, self.plan.name, after)
             drivers = [Driver(submission, job.name, job.tasks) for job in array.jobs]
-            with executor.batch():
-                jobs = [executor.submit(driver) for driver in drivers]
+            try:
+                with executor.batch():
+                    jobs = [executor.submit(driver) for driver in drivers]
+            except submitit.core.utils.FailedJobError as error:
+                raise ConfigError(f"site {self.site.name}: sbatch refused array {array.name}: {error}") from None
             for job, driver in zip(jobs, drivers, strict=True):
                 self.ledger.record("submitted", job=job.job_id, name=driver.name, array=array.name, tasks=list(driver.tasks))
                 owners |= dict.fromkeys(driver.tasks, job.job_id)
@@ -145,7 +156,7 @@ def parameters(array: Array, site: Site, name: str, after: Iterable[str] = ()) -
     failed shared stage does not hold the runs that do not need it.
     """
     slurm, shape = site.slurm, array.shape
-    additional: dict[str, str | int] = {"requeue": "", **slurm.additional}
+    additional: dict[str, str | int | bool] = {"requeue": True, **slurm.additional}
     if shape.gpus_per_node:
         kind = f"{slurm.gpu_type}:" if slurm.gpu_type else ""
         additional["gres"] = f"gpu:{kind}{shape.gpus_per_node}"

@@ -13,5 +13,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from eva_hpc.cluster import worker  # noqa: F401
 
 with contextlib.suppress(ImportError):
+    # Training first: it tells DeepSpeed which accelerator to use before anything else imports DeepSpeed.
+    from eva_hpc.training import distributed, trainer  # noqa: F401, I001
     from eva_hpc.inference import transformers_engine  # noqa: F401
-    from eva_hpc.training import trainer  # noqa: F401
+    from eva_hpc.lab import policy  # noqa: F401

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from pathlib import Path
 
 import orjson
@@ -31,6 +32,8 @@ def run_rank(attempt: Attempt, rank: int, local_rank: int, master: tuple[str, in
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
+    # Deprecations inside torch and DeepSpeed are for their authors: they would bury the log.
+    warnings.simplefilter("ignore", FutureWarning)
     stage = STAGES[attempt.task.stage]
     context = attempt.context(rank, local_rank, master, progress=_Progress(attempt.work, rank), stop=stopped.is_set)
     try:

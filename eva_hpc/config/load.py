@@ -95,7 +95,7 @@ def load_experiment(
     plain = validated(Recipe, written)
     quick_document = _with_quick_keys(written, plain)
     chosen = settings(overrides, "recipe")
-    _refuse_overridden(sweep, sweep_document, chosen)
+    _refuse_idle_keys(sweep, sweep_document, chosen)
     document = apply(quick_document if quick else written, Recipe, chosen)
     base = validated(Recipe, document)
 
@@ -143,11 +143,13 @@ def _with_quick_keys(document: Document, recipe: Recipe) -> Document:
     return result
 
 
-def _refuse_overridden(sweep: Sweep, document: Document, chosen: Sequence[Setting]) -> None:
-    """An axis must not silently win over ``--set``, nor over another axis."""
+def _refuse_idle_keys(sweep: Sweep, document: Document, chosen: Sequence[Setting]) -> None:
+    """An axis must not silently win over ``--set`` or over another axis, nor set what changes no result."""
     problems = []
     for axis in sweep.axes:
         path = tuple(axis.split("."))
+        if path[0] in ("name", "quick"):
+            problems.append(document.at(("axes", axis), "cannot be an axis: it changes no result", of_key=True))
         for setting in chosen:
             if setting.path[: len(path)] == path:
                 text = f"the sweep's axis {axis} sets it; use sweep.axes.{axis}=[...] instead"

@@ -1,4 +1,4 @@
-"""Single keys set after a file was read: by ``--set recipe.optimiser.beta=0.1``, by a sweep's axis, by a recipe's quick keys."""
+"""Single keys set after a file was read: by ``--set recipe.rounds=2``, by a sweep's axis, by a recipe's quick keys."""
 
 from __future__ import annotations
 

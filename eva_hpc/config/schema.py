@@ -36,8 +36,9 @@ def place(model: type[BaseModel], location: Sequence[str | int]) -> Place:
     key_type: Any = None
     for part in location:
         bare, _ = bare_type(current)
-        if part == "[key]":
+        if part == "[key]" and key_type is not None:
             return Place(path, key_type, section)
+        key_type = None
         if _is_section(bare):
             section = bare
             path = (*path, part)

@@ -21,7 +21,7 @@ def _recipe_files(value: Any) -> Any:
     by_scale = isinstance(value, dict) and value and set(value) <= {"lab", "full"}
     if (isinstance(value, str) and value) or (by_scale and all(isinstance(file, str) and file for file in value.values())):
         return value
-    raise PydanticCustomError("recipe_files", "must be a recipe file, or one for each scale: {{lab: FILE, full: FILE}}")
+    raise PydanticCustomError("recipe_files", "must be a recipe file, or one for each scale: {lab: FILE, full: FILE}")
 
 
 def _all_differ(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -75,8 +75,8 @@ class Sweep(Section):
 class Experiment(Section):
     """A sweep with its recipe resolved and every grid point validated: what the planner reads.
 
-    Paths in these recipes are absolute. `fingerprints` maps each external path or hub name (prompt files, models, data sets),
-    written as in the recipes, to a hash of its content.
+    Paths in the points' recipes are absolute. `fingerprints` maps each external path or hub name (prompt files, models, data
+    sets), written as in the points' recipes, to a hash of its content.
     """
 
     sweep: Sweep

@@ -94,7 +94,10 @@ def _wrong_value(model: type[BaseModel], where: Place, details: ErrorDetails) ->
     value = details["input"]
     near = did_you_mean(value, options(where.type)) if isinstance(value, str) else ""
     quotes = "; put quotes around it" if details["type"] == "string_type" and isinstance(value, bool | int | float) else ""
-    return f"found {found(value)}; must be {allowed(where.type)}{near}{quotes}", details["loc"][-1:] == ("[key]",)
+    words = allowed(where.type)
+    if details["type"] == "finite_number":
+        words = words.replace("a number", "a finite number", 1)
+    return f"found {found(value)}; must be {words}{near}{quotes}", details["loc"][-1:] == ("[key]",)
 
 
 _TEXTS: Mapping[str, Callable[[type[BaseModel], Place, ErrorDetails], _Text]] = {

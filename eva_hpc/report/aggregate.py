@@ -108,7 +108,7 @@ def aggregate(rows: Iterable[MetricRow], experiment: Experiment) -> Aggregate:
     """
     points = [point for point, _ in experiment.points]
     sweep = experiment.sweep
-    seeds = sweep.seeds[: sweep.quick_seeds] if experiment.quick else sweep.seeds
+    seeds = sweep.seeds
     expected = {_run(point, seed): run_name(point, seed) for point in points for seed in seeds}
 
     found: dict[_Run, dict[tuple[str, str], MetricRow]] = {}

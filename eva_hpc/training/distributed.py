@@ -1,4 +1,4 @@
-"""The process group of one training job: gloo on CPUs, NCCL on GPUs; and the settings DeepSpeed must find before it is imported."""
+"""The process group of one training job: gloo on CPUs, NCCL on GPUs; and settings that DeepSpeed reads when imported."""
 
 from __future__ import annotations
 
@@ -75,9 +75,14 @@ def distributed(rank: int, world_size: int, local_rank: int, master: tuple[str, 
         device = torch.device("cuda", local_rank % torch.cuda.device_count())
         torch.cuda.set_device(device)
     host, port = master or ("127.0.0.1", 0)
-    # DeepSpeed reads these instead of asking torch.distributed.
+    # DeepSpeed reads these instead of asking torch.distributed; without LOCAL_SIZE it runs numactl at every step.
     os.environ.update(
-        RANK=str(rank), WORLD_SIZE=str(world_size), LOCAL_RANK=str(device.index or 0), MASTER_ADDR=host, MASTER_PORT=str(port)
+        RANK=str(rank),
+        WORLD_SIZE=str(world_size),
+        LOCAL_RANK=str(device.index or 0),
+        LOCAL_SIZE="1",
+        MASTER_ADDR=host,
+        MASTER_PORT=str(port),
     )
     if sys.platform == "linux" and host in ("127.0.0.1", "localhost"):
         # Else gloo looks up the machine's own name, which does not resolve everywhere.

@@ -1,9 +1,9 @@
-"""The policy under DeepSpeed ZeRO-3: loaded in shards, trained by torch's AdamW, exported as an ordinary transformers folder."""
+"""The policy under DeepSpeed ZeRO-3: loaded in shards, trained by torch's AdamW, exported as a transformers folder."""
 
 from __future__ import annotations
 
 import contextlib
-import logging, os
+import logging
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,18 +18,19 @@ from eva_hpc.training.logprobs import SequenceLogProbs
 # isort: split
 import deepspeed
 import transformers
-from deepspeed.utils import logger
+from deepspeed.utils import logger, set_z3_leaf_modules
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import cached_file
 
 with contextlib.suppress(ImportError):
     # ZeRO-3 imports it at first use, for a second: better now, where a server that forks its jobs pays only once.
-    import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401
+    import deepspeed.runtime.zero.muon.muon_optimizer
 
 logger.setLevel(logging.ERROR)
 transformers.utils.logging.disable_progress_bar()
-# DeepSpeed compiles a shared-memory all-reduce for CPUs, half a minute of g++, unless it finds the op incompatible; gloo will do.
+# DeepSpeed compiles a shared-memory all-reduce for CPUs, half a minute of g++, unless the op is incompatible. Gloo will do.
 deepspeed.ops.__compatible_ops__ = {}
 
 _TOKENIZER_FILES = (
@@ -71,8 +72,9 @@ def zero3(settings: Optimiser, micro_batch: int, ranks: Ranks) -> dict[str, Any]
             "contiguous_gradients": True,
             "reduce_bucket_size": 50_000_000,
             "stage3_prefetch_bucket_size": 50_000_000,
-            "stage3_param_persistence_threshold": int(os.environ.get("PERS", 100000)),
-            "memory_efficient_linear": not os.environ.get("NOMEL"),
+            "stage3_param_persistence_threshold": 0,
+            # It keeps gathered weights out of the autograd graph: memory that CPUs have, time that they have not.
+            "memory_efficient_linear": ranks.device.type == "cuda",
             "stage3_gather_16bit_weights_on_model_save": True,
         },
     }
@@ -99,10 +101,8 @@ def load(settings: Optimiser, source: Source, ranks: Ranks, micro_batch: int) ->
     _turn_off_dropout(policy)
     if settings.gradient_checkpointing:
         policy.gradient_checkpointing_enable({"use_reentrant": False})
-    if os.environ.get("LEAF"):
-        from deepspeed.utils import set_z3_leaf_modules
-        from transformers.modeling_layers import GradientCheckpointingLayer
-        set_z3_leaf_modules(policy, [GradientCheckpointingLayer])
+    # Gather a decoder layer at once: one collective and one set of hooks instead of ten.
+    set_z3_leaf_modules(policy, [GradientCheckpointingLayer], raise_if_not_found=False)
     model = SequenceLogProbs(policy)
     optimiser = torch.optim.AdamW(
         _parameter_groups(model.parameters(), settings.weight_decay),

@@ -1,7 +1,7 @@
 """Sums of completion log-probs without the logits of a whole batch in memory.
 
-A vocabulary of 256,000 makes 1 GB of float32 logits of 1,000 tokens. Here only the positions that predict a completion token are
-projected, a chunk of tokens at a time, and each chunk's logits are computed again in the backward pass instead of kept.
+A vocabulary of 256,000 makes 1 GB of float32 logits of 1,000 tokens. Here only the positions that predict a completion token
+are projected, a chunk of tokens at a time, and each chunk's logits are computed again in the backward pass instead of kept.
 """
 
 from __future__ import annotations

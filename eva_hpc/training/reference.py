@@ -88,7 +88,7 @@ def complete(
     checkpoint_minutes: float,
     stop: Callable[[], bool],
 ) -> Reference:
-    """The reference log-probs of all pairs: from `path` and `cache` where they are known, else computed, shared among the ranks.
+    """The reference log-probs of all pairs: from `path` and `cache` where they are known, else computed by all ranks.
 
     Writes `path`, and `cache` if that is not there. Told to stop, and every now and then, it writes what it has to `path`.
 
@@ -98,7 +98,7 @@ def complete(
         path: the file to fill.
         cache: a file shared with other runs from the same start policy.
         ranks: who computes.
-        micro_batch: pairs per rank and forward pass.
+        micro_batch: pairs per rank and forward pass of training.
         checkpoint_minutes: minutes between writes of a file that is not full yet.
         stop: asked after every forward pass.
 
@@ -111,7 +111,8 @@ def complete(
     saved_at = time.monotonic()
     computed = torch.zeros(3, len(pairs), dtype=torch.float64)
     todo = reference.missing()
-    batches = micro_batches(todo, lengths, ranks.rank, ranks.world_size, micro_batch) if todo else []
+    # Without gradients twice the pairs fit.
+    batches = micro_batches(todo, lengths, ranks.rank, ranks.world_size, 2 * micro_batch) if todo else []
     for batch in batches:
         inputs = rows(pairs, batch, ranks.device)
         with torch.no_grad():
@@ -170,6 +171,6 @@ def check_first_step(difference: float, size: float, precision: str) -> None:
     tolerance = 1e-4 if precision == "fp32" else 2e-2
     if difference > tolerance * (1 + size):
         raise ReferenceMismatch(
-            f"before the first step the policy's log-probs differ from the reference by {difference:.4g} on average, of {size:.4g}:"
-            " the reference log-probs are not those of the start policy; delete the file they came from"
+            f"before the first step the policy's log-probs differ from the reference by {difference:.4g} on average"
+            f" (of {size:.4g}): they are not those of the start policy; delete the file they came from"
         )

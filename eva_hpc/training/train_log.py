@@ -18,8 +18,8 @@ from eva_hpc.store.records import read_jsonl, write_jsonl
 class Row(TypedDict):
     """Means over the pairs of one optimiser step, before its update.
 
-    `margin` is beta times the difference of the log-ratios of chosen and rejected (the reward margin of DPO), `accuracy` the share
-    of pairs where it is positive, `grad_norm` the norm before clipping.
+    `margin` is beta times the difference of the log-ratios of chosen and rejected (the reward margin of DPO), `accuracy` the
+    share of pairs where it is positive, `grad_norm` the norm before clipping.
     """
 
     step: int

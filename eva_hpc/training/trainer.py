@@ -23,7 +23,7 @@ from eva_hpc.training.schedule import learning_rate
 
 @dataclass(frozen=True)
 class TrainReport:
-    """What training did. `read` = `trained` + all set aside, in pairs; `resumed_from` is a number of steps, 0 for a fresh start."""
+    """What training did. `read` = `trained` + all set aside, in pairs; `resumed_from` is the step gone on from, 0 if none."""
 
     read: int
     trained: int
@@ -50,8 +50,8 @@ def train(
 ) -> TrainReport:
     """Train `policy` on `pairs`; every rank of the process group calls this with the same arguments.
 
-    Writes to `out`: ``model/`` (transformers, safetensors), ``train_log.jsonl``, ``reference.safetensors`` and, if there are any,
-    ``set_aside.jsonl``. Keeps checkpoints in `work`; called again after an interruption it goes on from the last.
+    Writes to `out`: ``model/`` (transformers, safetensors), ``train_log.jsonl``, ``reference.safetensors`` and, if there is any
+    reason, ``set_aside.jsonl``. Keeps checkpoints in `work`; called again after an interruption it goes on from the last.
 
     Args:
         settings: loss and hyper-parameters.

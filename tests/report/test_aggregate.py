@@ -104,14 +104,6 @@ def test_runs_that_the_sweep_does_not_ask_for_are_left_out_and_named(experiment_
     assert [line.cells[0].n for line in result.lines] == [1]
 
 
-def test_a_quick_experiment_expects_only_its_quick_seeds(experiment_of, row):
-    experiment = experiment_of({"rounds": (1,)}, seeds=(1, 2, 3), quick=True, quick_seeds=2)
-
-    result = aggregate([row({"rounds": 1}, 1, 50.0)], experiment)
-
-    assert (result.seeds, result.missing_runs) == ((1, 2), ("rounds=1,seed=2",))
-
-
 def test_without_a_layout_every_metric_is_a_column_in_the_order_of_the_rows(experiment_of, row):
     rows = [
         row({"rounds": 1}, 1, value, metric=metric) for metric, value in (("win_rate", 61.2), ("score", -4.5), ("reward", 0.4))

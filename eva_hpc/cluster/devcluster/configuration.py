@@ -23,7 +23,6 @@ class Layout:
     cpus_per_node: int
     gpus_per_node: int
     port: int
-    address: str
     loopback: bool
     named: bool
     device: str
@@ -68,7 +67,7 @@ def slurm_conf(layout: Layout) -> str:
     gpus = f" Gres=gpu:a100:{layout.gpus_per_node}" if layout.gpus_per_node else ""
     lines = [
         "ClusterName=devcluster",
-        f"SlurmctldHost=localhost({layout.address})",
+        "SlurmctldHost=localhost",
         f"SlurmctldPort={layout.port}",
         f"SlurmUser={layout.user}",
         f"SlurmdUser={layout.user}",
@@ -102,7 +101,7 @@ def slurm_conf(layout: Layout) -> str:
         "ReturnToService=2",
         "SlurmdParameters=config_overrides",
         "GresTypes=gpu" if gpus else "",
-        f"NodeName=node[1-{last}] NodeHostname=localhost NodeAddr={layout.address} Port={ports}"
+        f"NodeName=node[1-{last}] NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports}"
         f" CPUs={layout.cpus_per_node} State=UNKNOWN RealMemory={REAL_MEMORY_MB}{gpus}",
         "PartitionName=low Nodes=ALL Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime=20 MaxTime=INFINITE State=UP",
         "PartitionName=high Nodes=ALL PriorityTier=10 PreemptMode=OFF MaxTime=INFINITE State=UP",

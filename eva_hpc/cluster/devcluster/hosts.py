@@ -11,17 +11,15 @@ HOSTS = Path("/etc/hosts")
 FIRST_PORT, LAST_PORT = 21000, 31000  # below the range from which the kernel gives out ports
 
 
-def daemon_address() -> tuple[str, bool]:
-    """The address for the daemons and whether it is a loopback address.
+def can_keep_to_loopback() -> bool:
+    """Whether Slurm can listen on 127.0.0.1 only.
 
-    Told to bind to one address, Slurm binds to the one of the host name. Where that is no loopback address, the daemons have to
-    listen on all addresses instead, and clients use localhost.
+    Told not to listen on all addresses, Slurm listens on the host name's; but srun is called back on 127.0.0.1, so that must be it.
     """
     try:
-        address = socket.gethostbyname(socket.gethostname())
+        return socket.gethostbyname(socket.gethostname()) == "127.0.0.1"
     except OSError:
-        return "127.0.0.1", False
-    return (address, True) if address.startswith("127.") else ("127.0.0.1", False)
+        return False
 
 
 def free_ports(count: int, seed: int) -> int:

@@ -140,7 +140,6 @@ def _usable(directory: Path) -> Path:
 
 
 def _new_layout(directory: Path, nodes: int, cpus: int, gpus: int, first_job_id: int) -> Layout:
-    address, loopback = hosts.daemon_address()
     names = [f"node{number}" for number in range(1, nodes + 1)]
     hosts.add_names(names, _mark(directory))
     return Layout(
@@ -150,8 +149,7 @@ def _new_layout(directory: Path, nodes: int, cpus: int, gpus: int, first_job_id:
         cpus_per_node=cpus,
         gpus_per_node=gpus,
         port=hosts.free_ports(nodes + 1, seed=zlib.crc32(str(directory).encode())),
-        address=address,
-        loopback=loopback,
+        loopback=hosts.can_keep_to_loopback(),
         named=all(hosts.resolves_to_loopback(name) for name in names),
         device="/dev/tty" if all(Path(f"/dev/tty{index}").is_char_device() for index in range(gpus)) else "",
         first_job_id=first_job_id,
@@ -229,7 +227,7 @@ def _cancel_jobs(layout: Layout) -> None:
 def _cluster(layout: Layout, *, was_running: bool, seconds: float) -> Cluster:
     limits = {
         "node names do not resolve, because /etc/hosts is not writable: use their address": not layout.named,
-        "the host name is no loopback address, so the ports, guarded by munge, are open to the network": not layout.loopback,
+        "the host name does not mean 127.0.0.1, so the ports, guarded by munge, are open to the network": not layout.loopback,
         "CUDA_VISIBLE_DEVICES is not set in steps, because there are no terminals to pretend GPUs with": not layout.device,
         f"only {layout.user} can run jobs": layout.user != "root",
     }

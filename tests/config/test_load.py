@@ -1,0 +1,146 @@
+"""From files to an experiment: recipe by scale, quick, paths, fingerprints; and finding sites."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from eva_hpc.config.load import load_experiment, load_site
+from eva_hpc.config.recipe import FilePrompts, LabChecker, LabPolicy, LabRewriter, PretrainedPolicy, Recipe
+from tests.config.conftest import RECIPE, SITE, STAGES, SWEEP, Files
+
+FILE_RECIPE = """\
+name: own
+policy: org/model
+prompts: {kind: file, path: prompts.jsonl}
+reward: org/reward
+creator: {evolver: policy}
+benchmarks: {own: {kind: reward, path: prompts.jsonl}}
+"""
+
+
+def prompt_path(recipe: Recipe) -> Path:
+    assert isinstance(recipe.prompts, FilePrompts)
+    return Path(recipe.prompts.path)
+
+
+def test_every_combination_of_the_axes_is_a_point(files: Files) -> None:
+    files.write("sweep.yaml", SWEEP.replace("seeds", "  evolved_ratio: [0, 0.5]\nseeds"))
+
+    points = files.load().points
+
+    assert [(r.responses_per_prompt, r.evolved_ratio) for _, r in points] == [(2, 0.0), (2, 0.5), (4, 0.0), (4, 0.5)]
+    assert points[1][0] == {"responses_per_prompt": 2, "evolved_ratio": 0.5}
+
+
+def test_the_scale_of_the_site_chooses_the_recipe(files: Files) -> None:
+    files.write("big.yaml", RECIPE.replace("name: lab", "name: big"))
+    files.write("sweep.yaml", SWEEP.replace("recipe: recipe.yaml", "recipe: {lab: recipe.yaml, full: big.yaml}"))
+
+    assert files.load().recipe.name == "lab"
+    assert files.load("site.scale=full").recipe.name == "big"
+    assert files.load(recipe="full").recipe.name == "big"
+    assert files.load(recipe="big.yaml").recipe.name == "big"
+
+
+def test_a_recipe_asked_for_that_does_not_exist_is_an_error(files: Files) -> None:
+    assert files.mistakes(load=lambda: files.load(recipe="recipes.yaml")) == [
+        "--recipe recipes.yaml: found 'recipes.yaml', which does not exist; looked in .; did you mean 'recipe.yaml'?"
+    ]
+
+
+def test_quick_applies_the_quick_keys_and_keeps_the_first_seeds(files: Files) -> None:
+    full, quick = files.load(), files.load(quick=True)
+
+    assert [full.recipe.prompts.count, quick.recipe.prompts.count] == [64, 8]  # type: ignore[union-attr]
+    assert [full.sweep.seeds, quick.sweep.seeds] == [(1, 2, 3), (1,)]
+    assert [full.name, quick.name] == ["k-lab", "k-lab-quick"]
+
+
+def test_set_comes_after_quick(files: Files) -> None:
+    assert files.load("recipe.prompts.count=16", quick=True).recipe.prompts.count == 16  # type: ignore[union-attr]
+
+
+def test_short_forms_are_the_sections_they_stand_for(files: Files) -> None:
+    recipe = files.load().recipe
+
+    assert (recipe.policy, recipe.reward, recipe.creator.evolver) == (LabPolicy(), LabChecker(), LabRewriter())
+
+
+def test_paths_are_found_beside_their_file_before_the_working_directory(files: Files) -> None:
+    files.write("deep/recipe.yaml", FILE_RECIPE)
+    files.write("sweep.yaml", SWEEP.replace("recipe.yaml", "deep/recipe.yaml"))
+    here = files.write("prompts.jsonl", '{"prompt": "here"}\n')
+    assert prompt_path(files.load().points[0][1]) == here.absolute()
+
+    beside = files.write("deep/prompts.jsonl", '{"prompt": "beside"}\n')
+    assert prompt_path(files.load().points[0][1]) == beside.absolute()
+    assert prompt_path(files.load("recipe.prompts=prompts.jsonl").points[0][1]) == here.absolute()
+
+
+def test_fingerprints_follow_the_content_not_the_path(files: Files) -> None:
+    files.write("recipe.yaml", FILE_RECIPE)
+    first = files.write("prompts.jsonl", '{"prompt": "a"}\n')
+    copy = files.write("copy.jsonl", '{"prompt": "a"}\n')
+
+    same = files.load("sweep.axes={prompts.path: [prompts.jsonl, copy.jsonl]}").fingerprints
+    first.write_text('{"prompt": "b"}\n')
+    other = files.load().fingerprints
+
+    assert set(same) == {str(first.absolute()), str(copy.absolute()), "org/model", "org/reward"}
+    assert same[str(first.absolute())] == same[str(copy.absolute())] != other[str(first.absolute())]
+    assert same["org/model"] == "hub:org/model"
+
+
+def test_a_local_model_is_found_beside_the_recipe(files: Files) -> None:
+    files.write("recipe.yaml", RECIPE.replace("policy: lab", "policy: models/tiny"))
+    files.write("models/tiny/config.json", "{}")
+    files.write("models/tiny/model.safetensors", "x")
+
+    experiment = files.load()
+
+    policy = experiment.points[0][1].policy
+    assert isinstance(policy, PretrainedPolicy)
+    assert policy.path == str(Path("models/tiny").absolute())
+    assert experiment.fingerprints[policy.path].startswith("sha256:")
+
+
+def test_a_site_is_found_by_name_here_then_in_the_source_tree(files: Files) -> None:
+    assert load_site("laptop", known_stages=STAGES).name == "laptop"
+
+    files.write("sbatch/sites/laptop.yaml", SITE.replace("here", "mine"))
+
+    assert load_site("laptop", known_stages=STAGES).name == "mine"
+
+
+def test_an_unknown_site_lists_the_known_ones(files: Files) -> None:
+    files.write("sbatch/sites/mine.yaml", SITE)
+
+    [line] = files.mistakes(load=lambda: load_site("lapptop", known_stages=STAGES))
+
+    assert line == (
+        "site 'lapptop': no such site; available: a100, devcluster, h100, laptop, mine, or the path of a site file; "
+        "did you mean 'laptop'?"
+    )
+
+
+def test_variables_and_home_are_expanded_in_the_root(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCRATCH", "/scratch/me")
+    monkeypatch.setenv("HOME", "/home/me")
+
+    assert files.site("site.root=$SCRATCH/eva").root == "/scratch/me/eva"
+    assert files.site("site.root=~/eva").root == "/home/me/eva"
+
+
+def test_an_experiment_survives_its_own_json(files: Files) -> None:
+    experiment = files.load()
+
+    assert type(experiment).model_validate_json(experiment.model_dump_json()) == experiment
+    assert type(experiment).model_validate(experiment.model_dump()) == experiment
+
+
+def test_a_missing_sweep_is_named(files: Files) -> None:
+    lines = files.mistakes(load=lambda: load_experiment("swep.yaml", site=files.site()))
+
+    assert lines == ["swep.yaml: no such file; did you mean 'sweep.yaml'?"]
