@@ -17,6 +17,7 @@ from eva_hpc.cluster import queue
 from eva_hpc.cluster.board import Board, State
 from eva_hpc.cluster.execution import survey
 from eva_hpc.cluster.live import LiveDisplay, shown
+from eva_hpc.config.check import check_engines
 from eva_hpc.config.errors import ConfigError
 from eva_hpc.config.load import load_experiment, load_site
 from eva_hpc.config.site import Site
@@ -57,7 +58,7 @@ def launch(request: Request, console: Console) -> bool:
         request.file, site=site, overrides=request.settings, quick=request.quick, recipe=request.recipe
     )
     plan = make_plan(experiment)
-    root = Path(os.path.expandvars(site.root)).expanduser().absolute()
+    root = Path(site.root).absolute()
     store, results = Store(root / "store"), root / experiment.name
     if request.dry_run:
         _show_plan(plan, site, store, results, console)
@@ -68,6 +69,8 @@ def launch(request: Request, console: Console) -> bool:
             f"site {site.name}: Slurm does not answer here (scontrol ping). Without a cluster, a throwaway one will do: "
             'eval "$(.venv/bin/eva-hpc devcluster up)", then --site devcluster'
         )
+    if site.executor == "slurm":
+        check_engines(experiment)
     results.mkdir(parents=True, exist_ok=True)
     for line in survey(plan, store):
         console.print(f"[bold red]corrupt:[/bold red] {escape(line)}")

@@ -206,7 +206,7 @@ Evolver = Annotated[
 class Creator(Section):
     """How the creator estimates, samples and evolves prompts."""
 
-    informativeness: Literal["A_min"] = "A_min"
+    informativeness: Literal["A_min", "A_avg", "A_dts", "var", "avg", "uniform", "inv_avg", "inv_A_min"] = "A_min"
     sampling: Literal["weighted"] = "weighted"
     fraction: float = Field(default=0.25, gt=0, le=1, description="share of the base prompts that is evolved")
     evolutions: int = Field(default=4, ge=1, description="evolutions chained on each sampled prompt; all are kept")

@@ -54,7 +54,7 @@ class Column(Section):
 
 
 class Table(Section):
-    """What the table shows. Without columns it shows every metric that the benchmarks give."""
+    """What the table shows. Without columns it shows the default ones of the benchmarks."""
 
     caption: str = ""
     label: str = ""

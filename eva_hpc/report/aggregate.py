@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypedDict
 
+from eva_hpc.benchmarks.columns import default_columns
 from eva_hpc.config.sweep import Column, Experiment, Value
 
 
@@ -99,7 +100,7 @@ def run_name(point: Mapping[str, Value], seed: int) -> str:
 def aggregate(rows: Iterable[MetricRow], experiment: Experiment) -> Aggregate:
     """Statistics of the rows for every grid point of the experiment and every column of its table.
 
-    Columns are those of the sweep's table or, without any, every (benchmark, metric) in the order of the rows. Every grid
+    Columns are those of the sweep's table or, without any, the default ones that any run measured. Every grid
     point and seed is expected; what has no row is named. Rows of runs that the experiment does not ask for are left out
     and their runs named.
 
@@ -124,7 +125,8 @@ def aggregate(rows: Iterable[MetricRow], experiment: Experiment) -> Aggregate:
             raise ValueError(f"run {row['run']} has two values of {' '.join(name)}: {before['value']} and {row['value']}")
         measured[name] = None
 
-    columns = sweep.table.columns or tuple(_column(name, found.values()) for name in measured)
+    defaults = default_columns(experiment.recipe.benchmarks)
+    columns = sweep.table.columns or tuple(c for c in defaults if (c.benchmark, c.metric) in measured) or defaults
     return Aggregate(
         columns=columns,
         lines=tuple(Line(point, tuple(_cell(point, seeds, column, found) for column in columns)) for point in points),
@@ -162,14 +164,6 @@ def _cell(
             values[seed] = value
             coverages.append(row["coverage"])
     return Cell(values, tuple(missing), min(coverages, default=None))
-
-
-def _column(name: tuple[str, str], runs: Iterable[Mapping[tuple[str, str], MetricRow]]) -> Column:
-    """A column for a metric that the table's layout does not mention, with about three significant digits."""
-    benchmark, metric = name
-    largest = max((abs(_value(run[name]) or 0.0) for run in runs if name in run), default=0.0)
-    decimals = 1 if largest >= 10 else 2 if largest >= 1 else 3
-    return Column(benchmark=benchmark, metric=metric, heading=readable(metric), group=readable(benchmark), decimals=decimals)
 
 
 def _judges(columns: Iterable[Column], runs: Iterable[Mapping[tuple[str, str], MetricRow]]) -> dict[str, tuple[str, ...]]:

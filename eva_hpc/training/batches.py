@@ -1,9 +1,9 @@
 """Which pairs an optimiser step sees, in which micro-batch, on which rank, with which weight.
 
-Optimiser step s of an epoch takes pairs [s B, (s + 1) B) of the epoch's seeded order; the last, short step is kept. The pairs of
-a step are dealt to the ranks longest first, so that the rows of a micro-batch are of like length and all ranks work equally long;
-where pairs run out, a dummy of weight 0 keeps the ranks in step. The optimiser sees the mean loss over the step's pairs, whatever
-the world size and the micro-batch.
+Optimiser step s of an epoch takes pairs [s B, (s + 1) B) of the epoch's seeded order; the last, short step is kept. The pairs
+of a step are dealt to the ranks longest first, so that the rows of a micro-batch are of like length and all ranks work equally
+long; where pairs run out, a dummy of weight 0 keeps the ranks in step. The optimiser sees the mean loss over the step's pairs,
+whatever the world size and the micro-batch.
 """
 
 from __future__ import annotations

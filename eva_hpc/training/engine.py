@@ -19,7 +19,7 @@ from eva_hpc.training.logprobs import SequenceLogProbs
 import deepspeed
 import transformers
 from deepspeed.utils import logger, set_z3_leaf_modules
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import cached_file
@@ -87,13 +87,16 @@ def load(settings: Optimiser, source: Source, ranks: Ranks, micro_batch: int) ->
         OSError: there is no such model.
         ValueError: the model is not supported, see :class:`SequenceLogProbs`.
     """
+    config = AutoConfig.from_pretrained(source.path, revision=source.revision, trust_remote_code=source.trust_remote_code)
+    # Fused attention silently leaves out soft-capping.
+    capped = getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
     configuration = zero3(settings, micro_batch, ranks)
     sharded = HfDeepSpeedConfig(configuration)  # while it lives, from_pretrained loads in shards
     policy = AutoModelForCausalLM.from_pretrained(
         source.path,
         revision=source.revision,
         dtype=torch.bfloat16 if settings.precision == "bf16" else torch.float32,
-        attn_implementation=source.attention,
+        attn_implementation="eager" if capped else source.attention,
         trust_remote_code=source.trust_remote_code,
     )
     del sharded

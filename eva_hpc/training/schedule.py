@@ -11,8 +11,8 @@ def learning_rate(
 ) -> float:
     """The learning rate of optimiser step `step` (from 0) of `total`.
 
-    The warm-up takes the first ceil(warmup_ratio x total) steps and reaches `peak` at its last one, so that no step is wasted on
-    a rate of 0. Cosine and linear then start from `peak` and would reach 0 at step `total`.
+    The warm-up takes the first ceil(warmup_ratio x total) steps and reaches `peak` at its last one, so that no step is wasted
+    on a rate of 0. Cosine and linear then start from `peak` and would reach 0 at step `total`.
 
     Raises:
         ValueError: unknown schedule, or a step outside 0 … total - 1.

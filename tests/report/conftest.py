@@ -52,6 +52,11 @@ def full_recipe():
     return FULL
 
 
+@pytest.fixture
+def two_benchmarks():
+    return LAB | {"benchmarks": {"a": {"kind": "lab"}, "b": {"kind": "lab"}}}
+
+
 @pytest.fixture(scope="session")
 def experiment_of():
     return _experiment

@@ -104,17 +104,16 @@ def test_runs_that_the_sweep_does_not_ask_for_are_left_out_and_named(experiment_
     assert [line.cells[0].n for line in result.lines] == [1]
 
 
-def test_without_a_layout_every_metric_is_a_column_in_the_order_of_the_rows(experiment_of, row):
+def test_without_a_layout_the_default_columns_that_were_measured_are_shown(experiment_of, row):
     rows = [
-        row({"rounds": 1}, 1, value, metric=metric) for metric, value in (("win_rate", 61.2), ("score", -4.5), ("reward", 0.4))
+        row({"rounds": 1}, 1, value, metric=metric) for metric, value in (("reward", 40.0), ("greedy", 50.0), ("win_rate", 61.2))
     ]
 
     columns = aggregate(rows, experiment_of({"rounds": (1,)})).columns
 
     assert [(column.group, column.heading, column.decimals) for column in columns] == [
-        ("Lab", "Win rate", 1),
-        ("Lab", "Score", 2),
-        ("Lab", "Reward", 3),
+        ("Against start", "WR", 1),
+        ("Sampled reward", "mean", 1),
     ]
 
 

@@ -128,7 +128,7 @@ def test_a_table_without_any_row_names_all_runs_as_missing(experiment_of, tmp_pa
     paths = write_tables(aggregate([], experiment), experiment, tmp_path)
 
     assert "Missing runs, 2 of 2" in paths["md"].read_text()
-    assert paths["tex"].read_text().count("\\\\\n") == 3
+    assert paths["tex"].read_text().count("\\\\\n") == 4
 
 
 def test_only_lab_parts_make_a_table_lab_scale(experiment_of, row, full_recipe):
@@ -143,9 +143,9 @@ def test_only_lab_parts_make_a_table_lab_scale(experiment_of, row, full_recipe):
     assert "Quick run" in lay_out(aggregate(rows, lab), lab).caption
 
 
-def test_several_judges_are_named_with_their_benchmarks(experiment_of, row):
+def test_several_judges_are_named_with_their_benchmarks(experiment_of, row, two_benchmarks):
     rows = [row({"rounds": 1}, 1, 61.2, benchmark=name, judge=judge) for name, judge in (("a", "j1"), ("b", "j2"), ("b", "j2"))]
-    experiment = experiment_of({"rounds": (1,)}, seeds=(1,))
+    experiment = experiment_of({"rounds": (1,)}, seeds=(1,), recipe=two_benchmarks)
 
     assert "Judges: a by j1; b by j2." in lay_out(aggregate(rows, experiment), experiment).caption
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 REAL_MEMORY_MB = 16000  # per pretended node; config_overrides makes slurmd accept it whatever the machine has
@@ -13,8 +13,8 @@ REAL_MEMORY_MB = 16000  # per pretended node; config_overrides makes slurmd acce
 class Layout:
     """What a cluster is made of: everything its configuration is rendered from, kept in cluster.json.
 
-    `address` is where the daemons listen; `device` is the prefix of the character devices that stand in for GPUs ("" if there
-    are none); `loopback` says that nothing but this machine can reach them. Ports: slurmctld has `port`, node N has `port` + N.
+    `loopback` says that nothing but this machine can reach the daemons, `named` that node names resolve; `device` is the prefix of
+    the character devices that stand in for GPUs ("" if there are none). Ports: slurmctld has `port`, node N has `port` + N.
     """
 
     directory: Path
@@ -50,9 +50,10 @@ class Layout:
 
     @classmethod
     def from_json(cls, text: str) -> Layout:
-        """Inverse of `to_json`."""
+        """Inverse of `to_json`; what another version of this program may have added is left out."""
         values = json.loads(text)
-        return cls(**{**values, "directory": Path(values["directory"])})
+        known = {field.name: values[field.name] for field in fields(cls)}
+        return cls(**{**known, "directory": Path(values["directory"])})
 
 
 def slurm_conf(layout: Layout) -> str:

@@ -115,7 +115,7 @@ def down(directory: Path | None = None) -> bool:
         _cancel_jobs(layout)
     processes = [pid for pid in daemons.values() if pid] + leftovers(directory)
     stop(processes, grace_s=1)
-    stop(leftovers(directory), grace_s=0.5)  # what jobs forked meanwhile
+    wait_until(lambda: not stop(leftovers(directory), grace_s=0.2), timeout_s=5)  # what jobs forked meanwhile
     for pid_file in layout.daemons().values():
         pid_file.unlink(missing_ok=True)
     hosts.remove_names(_mark(directory))

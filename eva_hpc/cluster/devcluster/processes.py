@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 PACKAGES = {"munged": "munge", "slurmctld": "slurmctld", "slurmd": "slurmd", "srun": "slurm-client", "scontrol": "slurm-client"}
@@ -80,15 +80,15 @@ def leftovers(directory: Path) -> list[int]:
     return sorted(found)
 
 
-def stop(pids: Iterable[int], grace_s: float) -> None:
-    """End processes: SIGTERM, and SIGKILL to those that are still there after `grace_s` seconds."""
-    pids = list(pids)
+def stop(pids: list[int], grace_s: float) -> bool:
+    """End processes: SIGTERM, and SIGKILL to those that are still there after `grace_s` seconds. False if there are none."""
     for sent in (signal.SIGTERM, signal.SIGKILL):
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, sent)
         if wait_until(lambda: not any(_alive(pid) for pid in pids), grace_s):
-            return
+            break
+    return bool(pids)
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float, interval_s: float = 0.05) -> bool:
