@@ -258,7 +258,7 @@ def _code(text: str) -> tuple[int, int]:
 def _output(command: list[str], timeout_s: float) -> str:
     result = _run(command, timeout_s)
     if result.returncode:
-        raise QueueError(result.stderr.strip() or f"{' '.join(command)} ended with code {result.returncode}")
+        raise QueueError((result.stderr + result.stdout).strip() or f"{' '.join(command)} ended with code {result.returncode}")
     return result.stdout
 
 

@@ -45,7 +45,7 @@ class ChatTokenizer:
         return list(tokens)
 
     def stop_tokens(self, model: ModelSource, config: Any) -> frozenset[int]:
-        """Ids that end a response: those of the generation config (of the model's config without one), and the tokenizer's EOS."""
+        """Ids that end a response: those of the generation config (without one, of the model's config) and the tokenizer's EOS."""
         from transformers import GenerationConfig
 
         try:
@@ -58,6 +58,8 @@ class ChatTokenizer:
 
     def responses(self, tokens: Sequence[list[int]], logprobs: Sequence[float], stop: frozenset[int]) -> list[Response]:
         """Records of sampled token lists. The text leaves out the stop token and every special token."""
+        if not tokens:
+            return []
         finished = [row[-1] in stop for row in tokens]
         texts = self.tokenizer.batch_decode(
             [row[:-1] if done else row for row, done in zip(tokens, finished, strict=True)],
@@ -68,4 +70,3 @@ class ChatTokenizer:
             {"text": text, "tokens": row, "finish": "stop" if done else "length", "logprob": logprob}
             for text, row, done, logprob in zip(texts, tokens, finished, logprobs, strict=True)
         ]
-

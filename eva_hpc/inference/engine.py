@@ -1,7 +1,7 @@
 """What an inference engine is: token ids in, sampled responses out, the same records from every back end.
 
-A response depends only on the weights, the prompt, its own seed and the sampling settings, up to floating-point noise: never on the
-other requests, their order or their number. So the first k of ten responses are the k-response experiment.
+A response depends only on the weights, the prompt, its own seed and the sampling settings, up to floating-point noise: never
+on the other requests, their order or their number. So the first k of ten responses are the k-response experiment.
 """
 
 from __future__ import annotations
@@ -121,6 +121,12 @@ def open_engine(engine: Literal["transformers", "vllm"], model: ModelSource, lim
 
         return VllmEngine(model, limits)
     raise ValueError(f"unknown engine {engine!r}: choose transformers or vllm")
+
+
+def by_request(requests: Sequence[Request], responses: Sequence[Response]) -> list[list[Response]]:
+    """Split the responses of all requests, in the order of requests and seeds, into one list per request."""
+    rest = iter(responses)
+    return [[next(rest) for _ in request.seeds] for request in requests]
 
 
 def check_prompts(requests: Sequence[Request], longest: int) -> None:

@@ -1,7 +1,7 @@
 """A key-value cache that is allocated once per batch and written in place.
 
-The caches of transformers grow by concatenation: every step copies everything seen so far, which for a small model costs more than the
-model itself. Here a step writes one column, and attention reads a view.
+The caches of transformers grow by concatenation: every step copies everything seen so far, which for a small model costs
+as much as the model itself. Here a step writes one column, and attention reads a view.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer, Dynam
 class PreallocatedLayer(CacheLayerMixin):
     """Keys and values of one layer: buffers of [rows, heads, capacity, head_dim], of which `length` columns are filled.
 
-    With a sliding `window`, attention is shown only the last `window` columns once single tokens are added; the prompt itself must come
-    in one piece, under the model's own mask.
+    With a sliding `window`, attention is shown only the last `window` columns once single tokens are added; the prompt itself
+    must come in one piece, under the model's own mask.
     """
 
     is_croppable = False

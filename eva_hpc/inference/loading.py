@@ -21,8 +21,8 @@ def load_config(model: ModelSource) -> Any:
 def attention_implementation(config: Any, wanted: str) -> str | None:
     """The attention to ask transformers for; None lets it take sdpa where the architecture has it.
 
-    Soft-capped attention (Gemma 2) must be eager: sdpa silently leaves the cap out. Flash attention becomes sdpa, since it gains nothing
-    for the single queries of sampling.
+    Soft-capped attention (Gemma 2) must be eager: sdpa silently leaves the cap out. Flash attention becomes sdpa, since it
+    gains nothing for the single queries of sampling.
     """
     if getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None:
         return "eager"

@@ -1,4 +1,4 @@
-"""Chat completions from any OpenAI-compatible server: many at once, patient with busy servers, one bad item never spoils the rest."""
+"""Chat completions from any OpenAI-compatible server: many at once, patient, and one bad item spoils no other."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ async def complete(
 ) -> list[str | ApiFailure]:
     """The assistant's next turn of every conversation, in their order; an item that failed for good is an :class:`ApiFailure`.
 
-    Timeouts, lost connections, 429, 5xx and answers that are not JSON are tried again with a randomised exponential back-off. At most
-    `concurrency` requests are open at once. `seeds`, one per conversation, are passed on to the server.
+    Timeouts, lost connections, 429, 5xx and answers that are not JSON are tried again with a randomised exponential back-off.
+    At most `concurrency` requests are open at once. `seeds`, one per conversation, are passed on to the server.
 
     Raises:
         ValueError: the number of seeds differs from that of the conversations, or the key cannot be sent in a header.
@@ -125,7 +125,7 @@ async def _insist(client: httpx.AsyncClient, body: dict[str, Any], retry: RetryP
 async def _attempt(client: httpx.AsyncClient, body: dict[str, Any], timeout_s: float) -> str:
     """One request.
 
-    The time limit holds for the whole answer: httpx's own restarts with every byte, so a server that trickles would never time out.
+    The time limit holds for the whole answer: httpx's own restarts with every byte, so that a trickle would never time out.
     """
     try:
         response = await asyncio.wait_for(client.post("chat/completions", json=body), timeout_s)
@@ -149,7 +149,7 @@ def _refusal(response: httpx.Response) -> _FailedError:
 
 
 def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds of a Retry-After header, given as seconds or as a date (RFC 9110, section 10.2.3); None without a readable one."""
+    """Seconds that a Retry-After header asks for, itself seconds or a date (RFC 9110, section 10.2.3); None if unreadable."""
     value = response.headers.get("retry-after", "")
     try:
         return max(0.0, float(value))

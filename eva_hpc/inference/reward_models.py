@@ -53,7 +53,7 @@ class _Renderer:
         self._max_length = settings.max_length
 
     def render(self, conversations: Sequence[Sequence[Message]]) -> tuple[list[list[int]], int]:
-        """Tokens of every conversation, and how many were cut. A leading BOS survives the cut: scores without it mean nothing."""
+        """Tokens of every conversation, and how many were cut. A leading BOS survives: scores without it mean nothing."""
         rows, cut = [], 0
         for conversation in conversations:
             row = self._chat.render(conversation, add_generation_prompt=False)
@@ -99,15 +99,17 @@ class TransformersRewardModel:
         own_pad = text_config.pad_token_id
         with torch.inference_mode():
             for batch in _length_sorted(rows, self._batch_tokens):
-                # transformers reads the logit at the last token that is not the padding token. A model without one is read at the
-                # very last token, so any id will do that no row ends with.
+                # transformers reads the logit at the last token that is not the padding token. A model without one is read
+                # at the very last token, so any id will do that no row ends with.
                 pad = own_pad if own_pad is not None else _unused(rows[i][-1] for i in batch)
                 text_config.pad_token_id = pad
                 width = len(rows[batch[0]])
                 ids = torch.tensor([rows[i] + [pad] * (width - len(rows[i])) for i in batch])
                 lengths = torch.tensor([len(rows[i]) for i in batch])
                 mask = (torch.arange(width) < lengths.unsqueeze(1)).long()
-                logits = self._model(input_ids=ids.to(self._device), attention_mask=mask.to(self._device), use_cache=False).logits
+                logits = self._model(
+                    input_ids=ids.to(self._device), attention_mask=mask.to(self._device), use_cache=False
+                ).logits
                 for i, reward in zip(batch, logits[:, 0].float().tolist(), strict=True):
                     rewards[i] = reward
         text_config.pad_token_id = own_pad
@@ -147,7 +149,9 @@ class VllmRewardModel:
         self.truncated += cut
         pad = self._renderer.config.get_text_config().pad_token_id
         if any(row[-1] == pad for row in rows):
-            raise ValueError(f"{self._renderer.model.path} ends conversations with its padding token: use the transformers engine")
+            raise ValueError(
+                f"{self._renderer.model.path} ends conversations with its padding token: use the transformers engine"
+            )
         if not rows:
             return []
         # vLLM would return sigmoid(logit) otherwise.

@@ -14,7 +14,7 @@ _BELOW_ONE = 1 - 2.0**-51
 
 
 def response_uniforms(seeds: Sequence[int], steps: int) -> torch.Tensor:
-    """Uniforms in [0, 1) of shape [seeds, steps], float64. Each row depends on its own seed only, and a longer row starts like a shorter."""
+    """Uniforms in [0, 1) of shape [seeds, steps], float64. A row depends on its seed only, and starts like a shorter row."""
     rows = np.empty((len(seeds), steps))
     for row, seed in zip(rows, seeds, strict=True):
         np.random.Generator(np.random.PCG64(seed)).random(out=row)

@@ -1,7 +1,8 @@
-"""Sampling with any causal language model of transformers: one prefill per prompt, then all responses step by step in one batch."""
+"""Sampling with any causal language model of transformers: one prefill per prompt, then all responses in one batch."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from eva_hpc.inference.chat import ChatTokenizer
-from eva_hpc.inference.engine import EngineLimits, Message, ModelSource, Request, Sampling, check_prompts
+from eva_hpc.inference.engine import EngineLimits, Message, ModelSource, Request, Sampling, by_request, check_prompts
 from eva_hpc.inference.kv_cache import PreallocatedLayer, preallocated_cache
 from eva_hpc.inference.loading import attention_implementation, load_config
 from eva_hpc.inference.sampling import next_tokens, response_uniforms
@@ -22,10 +23,10 @@ _DROP_SHARE = 0.25
 
 @dataclass(frozen=True)
 class _Row:
-    """One response to sample: index of its request, place among that request's seeds, and its seed."""
+    """One response to sample: index of its request, its own index among all responses, and its seed."""
 
     request: int
-    place: int
+    index: int
     seed: int
 
 
@@ -68,14 +69,15 @@ class TransformersEngine:
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Response]]:
         """See :class:`~eva_hpc.inference.engine.Engine`."""
         check_prompts(requests, self._longest)
-        tokens: list[list[list[int]]] = [[[] for _ in request.seeds] for request in requests]
-        logprobs = [[0.0 for _ in request.seeds] for request in requests]
+        count = sum(len(request.seeds) for request in requests)
+        tokens: list[list[int]] = [[]] * count
+        logprobs = [0.0] * count
         with torch.inference_mode():
             for rows in batches(requests, sampling.max_new_tokens, self._batch_tokens):
                 for row, sampled, logprob in zip(rows, *self._sample(requests, rows, sampling), strict=True):
-                    tokens[row.request][row.place] = sampled
-                    logprobs[row.request][row.place] = logprob
-        return [self._chat.responses(*sampled, self._stop) for sampled in zip(tokens, logprobs, strict=True)]
+                    tokens[row.index] = sampled
+                    logprobs[row.index] = logprob
+        return by_request(requests, self._chat.responses(tokens, logprobs, self._stop))
 
     def close(self) -> None:
         """See :class:`~eva_hpc.inference.engine.Engine`."""
@@ -120,7 +122,8 @@ class TransformersEngine:
         stop = torch.zeros(logits.shape[-1], dtype=torch.bool, device=device)
         stop[list(self._stop)] = True
 
-        # Results, in the order of `rows`; `alive` are the places there of the lines still in the batch, `running` those not finished.
+        # Results, in the order of `rows`. `alive` are the places there of the lines still in the batch; of these, the lines
+        # that are not `running` have finished and wait to be dropped.
         sampled = torch.zeros((len(rows), steps), dtype=torch.long, device=device)
         total = torch.zeros(len(rows), dtype=torch.float64, device=device)
         ends = limits.clone()
@@ -174,22 +177,25 @@ class _DecodingMasks:
     def at(self, length: int) -> torch.Tensor | dict[str, torch.Tensor]:
         """The mask when the newest token is in column `length` - 1: one tensor, or one for each layer type of a mixed model."""
         masks = {
-            "full_attention" if window is None else "sliding_attention": self._mask[..., max(0, length - (window or length)) : length]
+            "full_attention" if window is None else "sliding_attention": self._mask[
+                ..., max(0, length - (window or length)) : length
+            ]
             for window in self._windows
         }
         return masks if len(masks) > 1 else next(iter(masks.values()))
 
 
 def batches(requests: Sequence[Request], max_new_tokens: int, batch_tokens: int) -> Iterator[list[_Row]]:
-    """Rows in batches of similar prompt length, longest first, each of at most `batch_tokens` tokens with padding (or of one row).
+    """Rows in batches of similar prompt length, longest first, each of at most `batch_tokens` padded tokens (or of one row).
 
     The responses of a request stay together, so that its prompt is computed once, unless they are too many for one batch.
     """
     order = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt_tokens), reverse=True)
+    starts = [0, *itertools.accumulate(len(request.seeds) for request in requests)]
     batch: list[_Row] = []
     room = 0
     for i in order:
-        rows = [_Row(i, place, seed) for place, seed in enumerate(requests[i].seeds)]
+        rows = [_Row(i, index, seed) for index, seed in enumerate(requests[i].seeds, starts[i])]
         if batch and len(batch) + len(rows) > room:
             yield batch
             batch = []

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from eva_hpc.inference.chat import ChatTokenizer
-from eva_hpc.inference.engine import EngineLimits, Message, ModelSource, Request, Sampling, check_prompts
+from eva_hpc.inference.engine import EngineLimits, Message, ModelSource, Request, Sampling, by_request, check_prompts
 from eva_hpc.inference.loading import load_config
 from eva_hpc.store.records import Response
 
@@ -64,14 +64,11 @@ class VllmEngine:
                         detokenize=False,
                     )
                 )
-        if not prompts:
-            return [[] for _ in requests]
         outputs = [output.outputs[0] for output in self._process.llm.generate(prompts, settings, use_tqdm=False)]
-        flat = self._chat.responses(
+        responses = self._chat.responses(
             [list(output.token_ids) for output in outputs], [output.cumulative_logprob for output in outputs], self._stop
         )
-        rest = iter(flat)
-        return [[next(rest) for _ in request.seeds] for request in requests]
+        return by_request(requests, responses)
 
     def close(self) -> None:
         """See :class:`~eva_hpc.inference.engine.Engine`."""

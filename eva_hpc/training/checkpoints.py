@@ -11,12 +11,15 @@ import logging
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import deepspeed
 import orjson
 
 from eva_hpc.store.artifacts import write_atomically
 from eva_hpc.training.distributed import Ranks
+
+if TYPE_CHECKING:
+    import deepspeed
 
 _log = logging.getLogger(__name__)
 _COMPLETE = "COMPLETE"
@@ -46,7 +49,7 @@ def restore(engine: deepspeed.DeepSpeedEngine, folder: Path, ranks: Ranks) -> in
 
     ZeRO-3 shards fit only the world size that wrote them: with another, training starts again from the start policy.
     """
-    step = ranks.from_first(_latest(folder, ranks.world_size) if ranks.rank == 0 else 0)
+    step = ranks.from_first(latest_step(folder, ranks.world_size) if ranks.rank == 0 else 0)
     if step:
         path, _ = engine.load_checkpoint(str(folder), tag=_path(folder, step).name, load_lr_scheduler_states=False)
         if path is None:
@@ -54,7 +57,7 @@ def restore(engine: deepspeed.DeepSpeedEngine, folder: Path, ranks: Ranks) -> in
     return step
 
 
-def _latest(folder: Path, world_size: int) -> int:
+def latest_step(folder: Path, world_size: int) -> int:
     """The step of the latest complete checkpoint that this world size can load, else 0."""
     markers = [orjson.loads(path.read_bytes()) for path in folder.glob(f"step-*/{_COMPLETE}")]
     usable = [marker["step"] for marker in markers if marker["world_size"] == world_size]

@@ -169,7 +169,7 @@ def check_first_step(difference: float, size: float, precision: str) -> None:
         ReferenceMismatch: they do not agree: the file is another policy's, or its rows are not what they say.
     """
     tolerance = 1e-4 if precision == "fp32" else 2e-2
-    if difference > tolerance * (1 + size):
+    if not difference <= tolerance * (1 + size):  # NaN is not either
         raise ReferenceMismatch(
             f"before the first step the policy's log-probs differ from the reference by {difference:.4g} on average"
             f" (of {size:.4g}): they are not those of the start policy; delete the file they came from"

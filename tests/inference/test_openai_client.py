@@ -124,7 +124,9 @@ def server() -> Iterator[Server]:
     server.server_close()
 
 
-def ask(server: Server, messages: list[str], retry: RetryPolicy = QUICK, concurrency: int = 8, **options: Any) -> list[str | ApiFailure]:
+def ask(
+    server: Server, messages: list[str], retry: RetryPolicy = QUICK, concurrency: int = 8, **options: Any
+) -> list[str | ApiFailure]:
     conversations = [[{"role": "user", "content": message}] for message in messages]
     return asyncio.run(
         complete(
@@ -148,7 +150,13 @@ def test_completions_come_back_in_the_order_of_the_conversations(server: Server)
 
     assert answers == [f"echo {i}" for i in range(30)]
     body = next(body for body in server.bodies if body["messages"][-1]["content"] == "good 3")
-    assert body == {"model": "tiny", "messages": [{"role": "user", "content": "good 3"}], "temperature": 0.5, "max_tokens": 7, "seed": 103}
+    assert body == {
+        "model": "tiny",
+        "messages": [{"role": "user", "content": "good 3"}],
+        "temperature": 0.5,
+        "max_tokens": 7,
+        "seed": 103,
+    }
     assert all(headers["Authorization"] == f"Bearer {KEY}" for headers in server.headers_seen)
 
 

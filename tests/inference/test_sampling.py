@@ -63,7 +63,7 @@ def test_uniforms_depend_on_the_seed_alone_and_longer_rows_start_like_shorter_on
     assert torch.equal(rows[0], rows[2])
     assert not torch.equal(rows[0], rows[1])
     assert torch.equal(response_uniforms([6], 4)[0], rows[1, :4])
-    assert 0 <= float(rows.min())
+    assert float(rows.min()) >= 0
     assert float(rows.max()) < 1
 
 

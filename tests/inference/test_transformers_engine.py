@@ -1,9 +1,10 @@
-"""The transformers engine on tiny random models: right log-probabilities, and responses that depend on nothing but their own seed."""
+"""The transformers engine on tiny random models: right log-probabilities, and responses that are each their own."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,12 @@ from eva_hpc.store.records import Response
 
 pytestmark = pytest.mark.slow
 
-TEXTS = ["Sort: b a c", "How many vowels are in the word window?", "Hi", "Write a short letter to a friend about the first snow, 日本語."]
+TEXTS = [
+    "Sort: b a c",
+    "How many vowels are in the word window?",
+    "Hi",
+    "Write a short letter to a friend about the first snow, 日本語.",
+]
 
 
 @pytest.fixture(scope="module", params=["qwen2", "gemma2", "llama"])
@@ -76,7 +82,9 @@ def test_logprob_is_that_of_a_teacher_forced_pass(
             assert response["logprob"] == pytest.approx(expected, abs=1e-3)
 
 
-def test_the_first_two_of_ten_responses_are_the_two_response_experiment(engine: TransformersEngine, requests: list[Request]) -> None:
+def test_the_first_two_of_ten_responses_are_the_two_response_experiment(
+    engine: TransformersEngine, requests: list[Request]
+) -> None:
     ten = [Request(r.prompt_tokens, tuple(range(i, i + 10))) for i, r in enumerate(requests)]
     two = [Request(r.prompt_tokens, r.seeds[:2]) for r in ten]
     sampling = Sampling(1.0, 0.95, 30)
@@ -84,7 +92,9 @@ def test_the_first_two_of_ten_responses_are_the_two_response_experiment(engine: 
     assert same([row[:2] for row in engine.generate(ten, sampling)], engine.generate(two, sampling))
 
 
-def test_a_response_does_not_depend_on_batch_or_order(engine: TransformersEngine, folder: Path, requests: list[Request]) -> None:
+def test_a_response_does_not_depend_on_batch_or_order(
+    engine: TransformersEngine, folder: Path, requests: list[Request]
+) -> None:
     sampling = Sampling(1.0, 1.0, 60)
     together = engine.generate(requests, sampling)
 
@@ -101,15 +111,17 @@ def test_more_tokens_only_lengthen_a_response(engine: TransformersEngine, reques
     short = engine.generate(requests, Sampling(1.0, 1.0, 10))
     long = engine.generate(requests, Sampling(1.0, 1.0, 25))
 
-    for a, b in zip(sum(short, []), sum(long, []), strict=True):
+    for a, b in zip(chain(*short), chain(*long), strict=True):
         assert b["tokens"][:10] == a["tokens"]
 
 
-def test_a_response_stops_at_either_stop_token_and_its_text_leaves_it_out(engine: TransformersEngine, requests: list[Request]) -> None:
+def test_a_response_stops_at_either_stop_token_and_its_text_leaves_it_out(
+    engine: TransformersEngine, requests: list[Request]
+) -> None:
     end, eos = engine._chat.tokenizer.convert_tokens_to_ids(["<|end|>", "<|eos|>"])
     many = [Request(r.prompt_tokens, tuple(range(200))) for r in requests]
 
-    responses = sum(engine.generate(many, Sampling(1.0, 1.0, 40)), [])
+    responses = list(chain(*engine.generate(many, Sampling(1.0, 1.0, 40))))
 
     stopped = [r for r in responses if r["finish"] == "stop"]
     assert {r["tokens"][-1] for r in stopped} == {end, eos}
@@ -122,14 +134,16 @@ def test_a_response_stops_at_either_stop_token_and_its_text_leaves_it_out(engine
 
 
 def test_rows_that_finish_leave_the_batch(engine: TransformersEngine, requests: list[Request]) -> None:
-    # Every second id ends a response here, so that rows finish at nearly every step.
+    # Every eighth id ends a response here, so that rows finish at nearly every step.
     sampling = Sampling(1.0, 1.0, 30)
     many = [Request(r.prompt_tokens, tuple(range(40))) for r in requests]
     rows: list[int] = []
-    hook = engine._model.register_forward_pre_hook(lambda _, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True)
+    hook = engine._model.register_forward_pre_hook(
+        lambda _, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
     stop = engine._stop
     full = engine.generate(many, sampling)
-    engine._stop = frozenset(range(0, 400, 8))
+    engine._stop = stop | frozenset(range(0, 400, 8))
     rows.clear()
     try:
         answers = engine.generate(many, sampling)
@@ -140,7 +154,7 @@ def test_rows_that_finish_leave_the_batch(engine: TransformersEngine, requests: 
     assert rows[:2] == [len(many), 160]
     assert rows[1:] == sorted(rows[1:], reverse=True)
     assert rows[-1] < 20
-    for cut, whole in zip(sum(answers, []), sum(full, []), strict=True):
+    for cut, whole in zip(chain(*answers), chain(*full), strict=True):
         assert whole["tokens"][: len(cut["tokens"])] == cut["tokens"]
 
 
@@ -185,8 +199,9 @@ def test_batches_hold_every_row_once_within_the_budget_and_keep_prompts_together
 
     found = list(batches(requests, max_new_tokens=10, batch_tokens=400))
 
-    rows = [(row.request, row.place, row.seed) for batch in found for row in batch]
-    assert sorted(rows) == sorted((i, j, j) for i, r in enumerate(requests) for j in range(len(r.seeds)))
+    rows = [row for batch in found for row in batch]
+    assert sorted(row.index for row in rows) == list(range(52))
+    assert sorted((row.request, row.seed) for row in rows) == [(i, seed) for i, r in enumerate(requests) for seed in r.seeds]
     for batch in found:
         widest = max(len(requests[row.request].prompt_tokens) for row in batch) + 10
         assert len(batch) * widest <= 400

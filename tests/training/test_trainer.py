@@ -92,7 +92,7 @@ def test_training_is_dpo_as_written_out_in_plain_pytorch(folder: Path) -> None:
         assert found.keys() == expected.keys()
         for key, value in expected.items():
             assert (found[key] - value).abs().max() < 2e-4, key
-    assert min(norms) > SETTINGS.max_grad_norm  # so clipping was at work
+    assert min(norms) < SETTINGS.max_grad_norm < max(norms)  # so some steps were clipped and some were not
     assert losses[-1] < 0.9 * losses[0]
 
 

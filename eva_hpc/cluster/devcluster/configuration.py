@@ -13,8 +13,8 @@ REAL_MEMORY_MB = 16000  # per pretended node; config_overrides makes slurmd acce
 class Layout:
     """What a cluster is made of: everything its configuration is rendered from, kept in cluster.json.
 
-    `loopback` says that nothing but this machine can reach the daemons, `named` that node names resolve; `device` is the prefix of
-    the character devices that stand in for GPUs ("" if there are none). Ports: slurmctld has `port`, node N has `port` + N.
+    `loopback` says that only this machine can reach the daemons, `named` that node names resolve; `device` is the prefix of the
+    character devices that stand in for GPUs ("" if there are none). Ports: slurmctld has `port`, node N has `port` + N.
     """
 
     directory: Path

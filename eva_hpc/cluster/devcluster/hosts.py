@@ -14,7 +14,7 @@ FIRST_PORT, LAST_PORT = 21000, 31000  # below the range from which the kernel gi
 def can_keep_to_loopback() -> bool:
     """Whether Slurm can listen on 127.0.0.1 only.
 
-    Told not to listen on all addresses, Slurm listens on the host name's; but srun is called back on 127.0.0.1, so that must be it.
+    Told not to listen on all addresses, Slurm listens on the host name's; but srun is called back on 127.0.0.1: it must be it.
     """
     try:
         return socket.gethostbyname(socket.gethostname()) == "127.0.0.1"

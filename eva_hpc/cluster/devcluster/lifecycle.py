@@ -19,6 +19,7 @@ from eva_hpc.cluster.devcluster.processes import DevclusterError, leftovers, pro
 
 LONGEST_DIRECTORY = 68  # Slurm's sockets are in it, and the path of a socket may have 107 characters
 PID_FILE_S = 10  # a daemon writes its pid file a little after it has gone into the background
+LAST_FIRST_JOB_ID = 60_000_000  # Slurm's own MaxJobId is 67 million
 JOB_IDS_PER_START = 100_000  # a later cluster in the same directory must not give old job ids to new jobs
 
 
@@ -83,7 +84,7 @@ def up(
             raise DevclusterError(f"a cluster of {found} runs in {directory}: take it down first")
         return _cluster(layout, was_running=True, seconds=time.monotonic() - began)
     down(directory)  # what is left of a cluster that lost a daemon
-    first_job_id = layout.first_job_id + JOB_IDS_PER_START if layout else 1
+    first_job_id = (layout.first_job_id + JOB_IDS_PER_START) % LAST_FIRST_JOB_ID if layout else 1
     layout = _new_layout(directory, nodes, cpus_per_node, gpus_per_node, first_job_id)
     _write(layout)
     try:

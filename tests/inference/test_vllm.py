@@ -1,0 +1,120 @@
+"""vLLM against transformers: the same records, log-probabilities and rewards. The engines start in a process of their own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("vllm")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+# vLLM holds process-wide state, so that a process of its own keeps it away from the other tests.
+SCRIPT = """
+import json, sys
+from pathlib import Path
+from eva_hpc.config.recipe import SequenceClassification
+from eva_hpc.inference.engine import EngineLimits, ModelSource, Request, Sampling, open_engine
+from eva_hpc.inference.reward_models import open_reward_model
+
+policy, reward, cache = sys.argv[1:]
+limits = EngineLimits(cache_dir=Path(cache))
+found = {}
+prompts = None
+for name in ("transformers", "vllm"):
+    engine = open_engine(name, ModelSource(policy), limits)
+    prompts = [engine.render([{"role": "user", "content": c}]) for c in ("How many?", "Sort: b a c", "Write, 日本語.")]
+    requests = [Request(p, tuple(range(6))) for p in prompts]
+    found[name] = {
+        "prompts": prompts,
+        "greedy": engine.generate(requests, Sampling(0, 0.9, 80)),
+        "sampled": engine.generate(requests, Sampling(0.8, 0.9, 60)),
+        "nested": engine.generate([Request(p, (1, 2)) for p in prompts[1:]], Sampling(0.8, 0.9, 60)),
+        "nothing": engine.generate([Request(prompts[0], ())], Sampling(0.8, 0.9, 60)),
+    }
+    try:
+        engine.generate([Request([5] * 512, (1,))], Sampling(0, 1.0, 5))
+    except ValueError as error:
+        found[name]["too long"] = str(error)
+    engine.close()
+conversations = [
+    [{"role": "user", "content": "Count" + " on" * n}, {"role": "assistant", "content": "1 2 3"}] for n in (0, 5, 40, 12)
+]
+for name in ("transformers", "vllm"):
+    model = open_reward_model(SequenceClassification(path=reward, engine=name, dtype="float32", max_length=64), limits)
+    found[name]["rewards"] = model.score(conversations)
+    found[name]["truncated"] = model.truncated
+    model.close()
+found["left"] = [path.name for path in Path(cache).iterdir()]
+print("\\n" + json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def found(tiny_qwen2: Path, tiny_reward: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    cache = tmp_path_factory.mktemp("cache")
+    command = [sys.executable, "-c", SCRIPT, str(tiny_qwen2), str(tiny_reward), str(cache)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=220)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_greedy_records_are_identical(found: dict[str, Any]) -> None:
+    ours, theirs = found["transformers"]["greedy"], found["vllm"]["greedy"]
+
+    assert found["transformers"]["prompts"] == found["vllm"]["prompts"]
+    for left, right in zip(chain(*ours), chain(*theirs), strict=True):
+        assert {**left, "logprob": 0} == {**right, "logprob": 0}
+        assert left["logprob"] == pytest.approx(right["logprob"], abs=1e-3)
+    assert {response["finish"] for response in chain(*ours)} == {"stop", "length"}
+
+
+def test_the_logprob_of_a_sample_is_that_of_a_teacher_forced_pass(found: dict[str, Any], tiny_qwen2: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_qwen2).eval()
+    for prompt, responses in zip(found["vllm"]["prompts"], found["vllm"]["sampled"], strict=True):
+        assert len({tuple(response["tokens"]) for response in responses}) == 6
+        for response in responses:
+            ids = prompt + response["tokens"]
+            with torch.no_grad():
+                logits = model(torch.tensor([ids])).logits[0, len(prompt) - 1 : -1]
+            logprobs = torch.log_softmax(logits.double(), -1).gather(1, torch.tensor(response["tokens"])[:, None])
+            assert response["logprob"] == pytest.approx(float(logprobs.sum()), abs=1e-3)
+
+
+def test_stop_tokens_end_a_sample_in_both_engines_alike(found: dict[str, Any]) -> None:
+    for engine in ("transformers", "vllm"):
+        finishes = set()
+        for response in chain(*found[engine]["sampled"]):
+            finishes.add(response["finish"])
+            assert (response["tokens"][-1] in (2, 4)) == (response["finish"] == "stop")
+            assert not {2, 4} & set(response["tokens"][:-1])
+            assert "<|" not in response["text"]
+        assert finishes == {"stop", "length"}
+
+
+def test_responses_are_nested_and_independent_of_the_batch(found: dict[str, Any]) -> None:
+    for engine in ("transformers", "vllm"):
+        whole = [[r["tokens"] for r in row[1:3]] for row in found[engine]["sampled"][1:]]
+        assert [[r["tokens"] for r in row] for row in found[engine]["nested"]] == whole
+        assert found[engine]["nothing"] == [[]]
+
+
+def test_prompts_without_room_are_refused_alike(found: dict[str, Any]) -> None:
+    assert found["vllm"]["too long"] == found["transformers"]["too long"]
+
+
+def test_rewards_are_the_raw_logits_of_transformers(found: dict[str, Any]) -> None:
+    assert found["vllm"]["rewards"] == pytest.approx(found["transformers"]["rewards"], abs=1e-4)
+    assert found["vllm"]["truncated"] == found["transformers"]["truncated"] == 1
+
+
+def test_the_folder_of_compiled_kernels_is_gone_after_closing(found: dict[str, Any]) -> None:
+    assert found["left"] == []

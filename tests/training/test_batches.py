@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eva_hpc.store.records import Pair
+from eva_hpc.training.batches import MicroBatch, epoch_order, micro_batches, optimiser_steps, rows, why_unusable
+
+
+def pair(prompt: list[int], chosen: list[int], rejected: list[int]) -> Pair:
+    return {
+        "prompt_id": "p",
+        "prompt": "",
+        "prompt_tokens": prompt,
+        "chosen": {"text": "", "tokens": chosen, "reward": 1.0},
+        "rejected": {"text": "", "tokens": rejected, "reward": 0.0},
+    }
+
+
+sizes = st.integers(1, 9)
+
+
+@given(count=st.integers(1, 60), batch_size=st.integers(1, 20), epochs=st.integers(1, 3), seed=st.integers(0, 99))
+def test_every_epoch_has_every_pair_once_in_full_steps_but_for_the_last(
+    count: int, batch_size: int, epochs: int, seed: int
+) -> None:
+    steps = optimiser_steps(count, batch_size, epochs, seed)
+    per_epoch = -(-count // batch_size)
+
+    assert len(steps) == epochs * per_epoch
+    for epoch in range(epochs):
+        mine = steps[epoch * per_epoch : (epoch + 1) * per_epoch]
+        assert sorted(index for step in mine for index in step) == list(range(count))
+        assert all(len(step) == batch_size for step in mine[:-1])
+
+
+def test_the_order_depends_on_seed_and_epoch_alone() -> None:
+    assert epoch_order(30, 1, 0) == epoch_order(30, 1, 0)
+    assert len({tuple(epoch_order(30, seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
+
+
+@given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=30), world_size=sizes, micro_batch=sizes, data=st.data())
+def test_over_all_ranks_every_pair_of_a_step_comes_once_and_the_ranks_stay_in_step(
+    lengths: list[int], world_size: int, micro_batch: int, data: st.DataObject
+) -> None:
+    indices = data.draw(st.lists(st.sampled_from(range(len(lengths))), min_size=1, unique=True))
+    by_rank = [micro_batches(indices, lengths, rank, world_size, micro_batch) for rank in range(world_size)]
+
+    assert len({len(batches) for batches in by_rank}) == 1
+    everything = [batch for batches in by_rank for batch in batches]
+    assert all(1 <= len(batch.indices) <= micro_batch for batch in everything)
+    assert Counter(i for batch in everything for i in batch.indices if i >= 0) == Counter(indices)
+
+
+@given(losses=st.lists(st.floats(-5, 5), min_size=1, max_size=30), world_size=sizes, micro_batch=sizes)
+def test_summed_over_micro_batches_and_averaged_over_ranks_the_weighted_losses_are_the_mean(
+    losses: list[float], world_size: int, micro_batch: int
+) -> None:
+    indices = range(len(losses))
+    of_ranks = [
+        sum(
+            weight * (losses[index] if index >= 0 else 1e9)
+            for batch in micro_batches(indices, [1] * len(losses), rank, world_size, micro_batch)
+            for index, weight in zip(batch.indices, batch.weights, strict=True)
+        )
+        for rank in range(world_size)
+    ]
+
+    assert sum(of_ranks) / world_size == pytest.approx(sum(losses) / len(losses), abs=1e-9)
+
+
+def test_micro_batches_hold_pairs_of_like_length() -> None:
+    lengths = [3, 40, 5, 42, 4, 41, 6, 43]
+
+    first, second = micro_batches(range(8), lengths, rank=0, world_size=2, micro_batch=2)
+
+    assert first.indices == (7, 5)
+    assert second.indices == (6, 4)
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (pair([1] * 4, [1] * 6, [1] * 2), None),
+        (pair([1] * 4, [1] * 7, [1] * 2), "pair too long"),
+        (pair([1] * 4, [1] * 2, [1] * 7), "pair too long"),
+        (pair([1] * 5, [1], [1]), "prompt too long"),
+        (pair([1], [], [1]), "empty"),
+        (pair([], [1], [1]), "empty"),
+    ],
+)
+def test_a_pair_that_does_not_fit_is_named_so_and_one_that_just_fits_is_used(record: Pair, reason: str | None) -> None:
+    assert why_unusable(record, max_length=10, max_prompt_length=4) == reason
+
+
+def described(pairs: list[Pair], batch: MicroBatch) -> tuple[list[list[int]], list[tuple[int, int]]]:
+    """The token rows, and (last token seen, token to predict) of every position that counts."""
+    import torch
+
+    made = rows(pairs, batch, torch.device("cpu"))
+    flat = made.tokens.flatten().tolist()
+    return made.tokens.tolist(), [(flat[p], t) for p, t in zip(made.positions.tolist(), made.targets.tolist(), strict=True)]
+
+
+def test_rows_are_prompt_response_padding_and_count_exactly_the_response_tokens() -> None:
+    tokens, predicted = described(
+        [pair([11, 12], [13], [14, 15]), pair([21], [22, 23, 24], [25])], MicroBatch((0, 1), (1.0, 1.0))
+    )
+
+    assert tokens == [[11, 12, 13, 0], [21, 22, 23, 24], [11, 12, 14, 15], [21, 25, 0, 0]]
+    assert predicted == [(12, 13), (21, 22), (22, 23), (23, 24), (12, 14), (14, 15), (21, 25)]
+
+
+def test_a_dummy_is_a_row_for_each_side() -> None:
+    tokens, _ = described([], MicroBatch((-1,), (0.0,)))
+
+    assert len(tokens) == 2

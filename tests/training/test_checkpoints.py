@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+
+def checkpoint(folder: Path, step: int, world_size: int | None) -> None:
+    """A checkpoint's folder; without a world size it is one whose writing was cut short."""
+    path = folder / f"step-{step:08d}"
+    path.mkdir()
+    (path / "shard.pt").write_bytes(b"...")
+    if world_size is not None:
+        (path / "COMPLETE").write_text(json.dumps({"step": step, "world_size": world_size}))
+
+
+def test_the_latest_complete_checkpoint_counts_and_a_torn_one_does_not(tmp_path: Path) -> None:
+    from eva_hpc.training.checkpoints import latest_step
+
+    assert latest_step(tmp_path / "never", 2) == 0
+    checkpoint(tmp_path, 9, 2)
+    checkpoint(tmp_path, 10, 2)
+    checkpoint(tmp_path, 11, None)
+
+    assert latest_step(tmp_path, 2) == 10
+
+
+def test_a_checkpoint_of_another_world_size_is_not_used_and_the_log_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from eva_hpc.training.checkpoints import latest_step
+
+    checkpoint(tmp_path, 10, 4)
+
+    with caplog.at_level(logging.WARNING):
+        assert latest_step(tmp_path, 2) == 0
+    assert "step 10 was written by 4 ranks and cannot be loaded by 2" in caplog.text
+    assert "starts again from the start policy" in caplog.text
