@@ -125,9 +125,9 @@ def _say_what_is_ahead(plan: Plan, pending: list[Task], board: Board, console: C
 
 
 def _run_here(board: Board, site: Site, store: Store, results: Path, pending: list[Task], console: Console) -> None:
-    from eva_hpc.cluster.local import LocalPool
+    from eva_hpc.cluster.local import LocalPool, width
 
-    with _alone(store), shown(LiveDisplay(board, console, site.slots)):
+    with _alone(store), shown(LiveDisplay(board, console, site.slots, lambda task: width(task, site))):
         LocalPool(board, site, store, results).run(pending)
 
 
@@ -140,14 +140,18 @@ def _run_on_slurm(
     without_own_job()
     sweep = SlurmSweep(board, site, store, results)
     owners = sweep.submit(pending)
-    if owners:
-        console.print(f"{len(set(owners.values()))} jobs in Slurm's queue for {len(owners)} stages")
-    if not wait:
-        console.print("The same command shows how far they are, and writes the table at the end.")
-        return False
-    with shown(LiveDisplay(board, console, site.slurm.max_parallel)):
-        sweep.watch(owners)
-    return True
+    jobs = len(set(owners.values()))
+    if jobs:
+        console.print(f"{jobs} jobs in Slurm's queue for {len(owners)} stages")
+    try:
+        if wait:
+            with shown(LiveDisplay(board, console, max(1, min(jobs, site.slurm.max_parallel)), lambda task: 1)):
+                sweep.watch(owners)
+            return True
+    except KeyboardInterrupt:
+        console.print()
+    console.print("The jobs go on. The same command shows how far they are, and writes the table at the end.")
+    return False
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -99,10 +100,14 @@ class Board:
         with self._lock:
             return [task for task in self.plan.tasks if self.entries[task.id].state in states]
 
-    def seconds_left(self, processes: int) -> float | None:
-        """Estimated seconds until all is done on `processes` slots; None before anything is known.
+    def seconds_left(self, slots: int, width: Callable[[Task], int]) -> float | None:
+        """Estimated seconds until all is done; None before anything is known.
 
         A stage takes what tasks of its kind took on average, so far or, if none has ended yet, in earlier sweeps.
+
+        Args:
+            slots: how much can be at work at once.
+            width: how many slots a task takes.
         """
         with self._lock:
             known: dict[str, list[float]] = defaultdict(list)
@@ -116,12 +121,12 @@ class Board:
             left = 0.0
             for task in self.plan.tasks:
                 entry = self.entries[task.id]
-                seconds = means.get(task.stage, fallback) * (processes if task.parallel == "ranks" else 1)
+                seconds = means.get(task.stage, fallback) * width(task)
                 if entry.state is State.PENDING:
                     left += seconds
                 elif entry.state is State.RUNNING and entry.started is not None:
                     left += max(0.0, seconds * (1 - entry.progress()))
-            return left / processes
+            return left / slots
 
     def _end(self, task: Task, state: State, reason: str) -> float:
         with self._lock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from eva_hpc.cluster.board import Board, State
+from eva_hpc.plan.plan import Task
 
 _GLYPHS = {
     State.PENDING: ("·", "dim"),
@@ -30,15 +31,13 @@ _LINE_EVERY_S = 10.0
 
 
 class LiveDisplay:
-    """Shows a board until closed.
+    """Shows a board until closed. The estimate of the time left needs the slots there are, and how many a task takes."""
 
-    `slots` is the number of processes at work at once, for the estimate of the time left.
-    """
-
-    def __init__(self, board: Board, console: Console, slots: int) -> None:
+    def __init__(self, board: Board, console: Console, slots: int, width: Callable[[Task], int]) -> None:
         self.board = board
         self.console = console
         self.slots = slots
+        self.width = width
         self._began = time.monotonic()
 
     def __rich__(self) -> RenderableType:
@@ -100,7 +99,7 @@ class LiveDisplay:
         if failed := board.count(State.FAILED):
             parts.append(f"{failed} failed, {board.count(State.BLOCKED)} blocked")
         parts.append(f"{clock(time.monotonic() - self._began)} so far")
-        left = board.seconds_left(self.slots)
+        left = board.seconds_left(self.slots, self.width)
         parts.append(f"about {clock(left)} left" if left is not None else "time left not known yet")
         return Text(", ".join(parts), "bold")
 

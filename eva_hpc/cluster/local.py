@@ -19,6 +19,7 @@ from eva_hpc.cluster.execution import FAILURE, Attempt, MissingInput, conclude, 
 from eva_hpc.cluster.ledger import Ledger
 from eva_hpc.cluster.worker import forked
 from eva_hpc.config.site import Site
+from eva_hpc.plan.jobs import task_resources
 from eva_hpc.plan.plan import Task
 from eva_hpc.stages.contract import SAVED
 from eva_hpc.store.artifacts import Store
@@ -68,15 +69,14 @@ class LocalPool:
             raise
 
     def _start_ready(self, waiting: dict[str, Task]) -> None:
-        """Start what fits, in the order of the plan; a task wider than the pool gets the whole pool."""
+        """Start what fits, in the order of the plan."""
         free = self.site.slots - sum(running.slots for running in self._running.values())
         for task in list(waiting.values()):
             state = self.board.entries[task.id].state
             if state is State.BLOCKED:
                 del waiting[task.id]
                 continue
-            width = self.site.resources(task.stage).world_size if task.parallel != "one" else 1
-            slots = min(width, self.site.slots)
+            slots = width(task, self.site)
             if slots <= free and all(self._there(parent) for parent in self.board.plan.parents(task)):
                 del waiting[task.id]
                 free -= slots
@@ -171,6 +171,11 @@ class LocalPool:
                 else:
                     self.board.set(task, State.PENDING)
                 self.ledger.record("done" if reason is None else "stopped", task=task.id)
+
+
+def width(task: Task, site: Site) -> int:
+    """How many slots a task takes: one per process, at most all there are."""
+    return min(task_resources(task, site).world_size, site.slots)
 
 
 def _signal_group(process: BaseProcess, number: signal.Signals) -> None:

@@ -170,8 +170,8 @@ def parameters(array: Array, site: Site, name: str, after: Iterable[str] = ()) -
         "constraint": slurm.constraint,
         "time": slurm.time_minutes,
         "nodes": shape.nodes,
-        "ntasks_per_node": shape.ranks_per_node,
-        "cpus_per_task": -(-max(shape.cpus_per_node, slurm.cpus_per_node or 0) // shape.ranks_per_node),
+        "ntasks_per_node": 1,
+        "cpus_per_task": max(shape.cpus_per_node, slurm.cpus_per_node or 0),
         "mem": f"{round(slurm.mem_gb * 1024)}M" if slurm.mem_gb else None,
         "signal_delay_s": slurm.signal_delay_s,
         "array_parallelism": slurm.max_parallel,
@@ -179,14 +179,16 @@ def parameters(array: Array, site: Site, name: str, after: Iterable[str] = ()) -
         "srun_args": ["--overlap", "--nodes=1", "--ntasks=1"],
         "additional_parameters": additional,
     }
-    return {key: value for key, value in options.items() if value is not None}
+    # submitit's own wckey is refused by some clusters: None leaves it out, unless the site sets one.
+    return {key: value for key, value in options.items() if value is not None} | {"wckey": None}
 
 
 def submission_text(array: Array, site: Site, results: Path, name: str) -> str:
-    """The sbatch script of an array, exactly as submitit would submit it but for the file name of the pickled driver."""
+    """The sbatch script of an array, exactly as submitit will submit it; in place of ids not yet known stand arrays' names."""
     executor = make_executor(array, site, results, name, after=[f"<{parent}>" for parent in array.after])
-    command = executor._submitit_command_str
-    return str(executor._make_submission_file_text(command, "dry-run").replace("--array=", "--array="))
+    if len(array.jobs) > 1:
+        executor.parameters["map_count"] = len(array.jobs)
+    return str(executor._make_submission_file_text(executor._submitit_command_str, "dry-run"))
 
 
 def without_own_job() -> None:

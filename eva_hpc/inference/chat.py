@@ -45,7 +45,7 @@ class ChatTokenizer:
         return list(tokens)
 
     def stop_tokens(self, model: ModelSource, config: Any) -> frozenset[int]:
-        """Ids that end a response: those of the generation config (without one, of the model's config) and the tokenizer's EOS."""
+        """Ids that end a response: those of the generation config (or else of the model's config) and the tokenizer's EOS."""
         from transformers import GenerationConfig
 
         try:

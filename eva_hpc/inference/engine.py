@@ -97,6 +97,7 @@ class Engine(Protocol):
 
         Raises:
             ValueError: a prompt is empty or leaves no room for a response.
+            FloatingPointError: the model gave logits that are not finite, as a diverged policy does.
         """
         ...
 

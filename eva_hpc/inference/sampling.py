@@ -42,7 +42,8 @@ def next_tokens(logits: torch.Tensor, uniforms: torch.Tensor, sampling: Sampling
             probabilities = _keep_nucleus(probabilities, sampling.top_p)
         cumulative = probabilities.cumsum(dim=-1, dtype=torch.float64)
         targets = uniforms.unsqueeze(1) * cumulative[:, -1:]
-        tokens = torch.searchsorted(cumulative, targets, right=True)
+        # Logits that are not finite would give an id behind the last; their log-probability tells the caller.
+        tokens = torch.searchsorted(cumulative, targets, right=True).clamp(max=logits.shape[-1] - 1)
     return tokens.squeeze(1), logprobs.gather(1, tokens).squeeze(1)
 
 
@@ -53,5 +54,5 @@ def _keep_nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
     """
     descending, _ = probabilities.sort(dim=-1, descending=True)
     before = descending.cumsum(dim=-1, dtype=torch.float64) - descending
-    last = (before < top_p).sum(dim=-1, keepdim=True) - 1
+    last = (before[:, 1:] < top_p).sum(dim=-1, keepdim=True)
     return torch.where(probabilities >= descending.gather(1, last), probabilities, 0.0)

@@ -153,6 +153,8 @@ class TransformersEngine:
                 past_key_values=cache,
                 use_cache=True,
             ).logits[:, -1]
+        if not total.isfinite().all():
+            raise FloatingPointError("the model's logits are not finite: its weights are broken or its dtype is too small")
         table = sampled.tolist()
         return [line[:end] for line, end in zip(table, ends.tolist(), strict=True)], total.tolist()
 

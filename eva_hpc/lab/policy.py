@@ -10,6 +10,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 from torch.nn import functional
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from eva_hpc.lab.batches import IGNORED, make_batch
@@ -19,9 +20,13 @@ from eva_hpc.store.seeds import derive_seed
 BATCH = 64
 """Demonstrations of one optimiser step, over all ranks."""
 
-_LEARNING_RATE = 2e-3
+# Muon for the layers' matrices learns the tasks in under half the steps of AdamW, which keeps the embedding and the norms.
+_MATRIX_LEARNING_RATE = 0.012
+_LEARNING_RATE = 5e-3
+_WEIGHT_DECAY = 0.1
 _WARMUP = 0.05
 _CAREFUL = 0.6
+"""Share of the steps whose demonstrations are all right: they teach the skills, the mixed ones after them teach the flaws."""
 
 
 def new_policy(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
@@ -39,7 +44,7 @@ def new_policy(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalL
         head_dim=32,
         max_position_embeddings=256,
         rope_parameters={"rope_type": "default", "rope_theta": 1000.0},
-        initializer_range=0.06,
+        initializer_range=0.02,
         tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
@@ -74,28 +79,39 @@ def train_start_policy(
     tokenizer = build_tokenizer()
     model = new_policy(tokenizer, seed)
     weights = list(model.parameters())
-    optimiser = torch.optim.AdamW(weights, lr=_LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _share_of_learning_rate(step, steps))
+    optimisers = _optimisers(model)
+    schedules = [LambdaLR(optimiser, lambda step: _share_of_learning_rate(step, steps)) for optimiser in optimisers]
     loss = float("nan")
     for step in range(steps):
         batch = make_batch(tokenizer, seed, range(step * BATCH + rank, (step + 1) * BATCH, world_size), step < _CAREFUL * steps)
         hidden = model.model(batch.tokens, attention_mask=batch.mask, position_ids=batch.positions).last_hidden_state
         answers = batch.labels != IGNORED
         local = functional.cross_entropy(model.lm_head(hidden[answers]), batch.labels[answers], reduction="sum")
-        optimiser.zero_grad(set_to_none=True)
+        model.zero_grad()
         local.backward()
         loss, told = _share_gradients(weights, local.detach(), int(answers.sum()), stop(), world_size)
         if told:
             return {"steps": step, "loss": loss, "parameters": model.num_parameters()}
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimiser.step()
-        schedule.step()
+        for optimiser, schedule in zip(optimisers, schedules, strict=True):
+            optimiser.step()
+            schedule.step()
         progress(step + 1, steps)
     if rank == 0:
         model.generation_config.max_length = None
         model.save_pretrained(out)
         tokenizer.save_pretrained(out)
     return {"steps": steps, "loss": loss, "parameters": model.num_parameters()}
+
+
+def _optimisers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
+    matrices = [weight for weight in model.model.layers.parameters() if weight.dim() == 2]
+    chosen = {id(weight) for weight in matrices}
+    others = [weight for weight in model.parameters() if id(weight) not in chosen]
+    return [
+        torch.optim.Muon(matrices, lr=_MATRIX_LEARNING_RATE, weight_decay=_WEIGHT_DECAY),
+        torch.optim.AdamW(others, lr=_LEARNING_RATE, betas=(0.9, 0.95), weight_decay=_WEIGHT_DECAY, fused=True),
+    ]
 
 
 def _share_gradients(

@@ -20,7 +20,7 @@ def describe(plan: Plan, pending: Sequence[Task], site: Site) -> str:
         for task in plan.tasks_of(run.name):
             separate[task.part, task.stage] += 1
     rows = []
-    for part, stage in separate:
+    for part, stage in sorted(separate, key=lambda key: key[0] == "evaluation"):
         tasks = [task for task in plan.tasks if (task.part, task.stage) == (part, stage)]
         need = task_resources(tasks[0], site)
         rows.append(

@@ -1,7 +1,7 @@
 """Pending tasks become Slurm jobs: shared stages in jobs of their own ahead of the runs, the rest of a run in one job.
 
 Tasks that the same set of runs needs make one shared job: they form a chain anyway. A job waits for the jobs it reads from.
-Jobs of the same depth and resource shape are submitted as one array.
+Shared jobs of the same depth and shape are submitted as one array, and so are all runs of the same shape.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from eva_hpc.store.keys import Identity
 
 @dataclass(frozen=True)
 class Shape:
-    """What a job allocates: nodes, and per node ranks, CPUs and GPUs. The largest that any of its tasks needs."""
+    """What a job allocates: nodes, and per node CPUs and GPUs. The largest that any of its tasks needs."""
 
     nodes: int
-    ranks_per_node: int
     cpus_per_node: int
     gpus_per_node: int
 
@@ -102,14 +101,16 @@ def make_arrays(plan: Plan, jobs: Iterable[Job], site: Site) -> list[Array]:
             depth[job.name] = 1 + max((depth_of(by_name[name]) for name in job.after), default=-1)
         return depth[job.name]
 
-    groups: dict[tuple[int, bool, Shape], list[Job]] = defaultdict(list)
+    # Runs wait for all shared jobs of the array together: one array is worth more than an early start of some of them.
+    last = len(by_name)
+    groups: dict[tuple[int, Shape], list[Job]] = defaultdict(list)
     for job in by_name.values():
-        groups[depth_of(job), job.run is None, job_shape(plan, job, site)].append(job)
-    ordered = sorted(groups.items(), key=lambda item: (item[0][0], not item[0][1]))
+        groups[depth_of(job) if job.run is None else last, job_shape(plan, job, site)].append(job)
+    ordered = sorted(groups.items(), key=lambda item: item[0][0])
     names = {}
-    for number, ((_, is_shared, _), members) in enumerate(ordered, start=1):
+    for number, ((depth_or_last, _), members) in enumerate(ordered, start=1):
         for job in members:
-            names[job.name] = f"{'shared' if is_shared else 'runs'}-{number}"
+            names[job.name] = f"{'runs' if depth_or_last == last else 'shared'}-{number}"
     return [
         Array(
             name=names[members[0].name],
@@ -117,7 +118,7 @@ def make_arrays(plan: Plan, jobs: Iterable[Job], site: Site) -> list[Array]:
             jobs=tuple(members),
             after=tuple(dict.fromkeys(names[name] for job in members for name in job.after)),
         )
-        for (_, _, shape), members in ordered
+        for (_, shape), members in ordered
     ]
 
 
@@ -126,7 +127,6 @@ def job_shape(plan: Plan, job: Job, site: Site) -> Shape:
     needs = [task_resources(plan.by_id[name], site) for name in job.tasks]
     return Shape(
         nodes=max(need.nodes for need in needs),
-        ranks_per_node=max(need.ranks_per_node for need in needs),
         cpus_per_node=max(need.ranks_per_node * need.threads for need in needs),
         gpus_per_node=max(need.ranks_per_node * need.gpus_per_rank for need in needs),
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from eva_hpc.config.recipe import Evolver, LabRewriter, ModelEvolver, OpenAIEvolver
 from eva_hpc.inference.engine import ModelSource, Request, Sampling
@@ -21,8 +22,24 @@ from eva_hpc.stages.set_aside import SetAside
 from eva_hpc.store.records import Prompt, read_jsonl, write_jsonl
 from eva_hpc.store.seeds import derive_seed
 
-# Rewrites a list of prompts with one operator each; None where it failed. The seeds are one per prompt.
-Rewrite = Callable[[Sequence[Prompt], Sequence[int]], list[tuple[str | None, str]]]
+if TYPE_CHECKING:
+    from eva_hpc.inference.openai_client import ApiFailure
+
+# What a server refuses because of the one request it is about; other refusals (no such model, no access) are about all of them.
+_ONE_REQUEST = ("HTTP 400", "HTTP 413", "HTTP 422")
+
+
+class Rewritten(NamedTuple):
+    """A new prompt and the operator that made it, or None and the problem."""
+
+    text: str | None
+    operator: str
+    problem: str = ""
+    detail: str = ""
+
+
+# Rewrites a list of prompts with one operator each. The seeds are one per prompt.
+Rewrite = Callable[[Sequence[Prompt], Sequence[int]], list[Rewritten]]
 
 
 class Spec(StageSpec):
@@ -62,7 +79,11 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
 
 
 def finish(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
-    """Admit what is usable and new, in the seeded order in which ratios take their share. Inputs also: ``base``."""
+    """Admit what is usable and new, in the seeded order in which ratios take their share. Inputs also: ``base``.
+
+    Raises:
+        StageFailed: nothing is.
+    """
     parents = read_jsonl(inputs["selected"] / "prompts.jsonl")
     base: list[Prompt] = read_jsonl(inputs["base"] / "prompts.jsonl")
     aside = SetAside()
@@ -72,14 +93,17 @@ def finish(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
         attempts += len(record["children"]) + len(record["failed"])
         children += record["children"]
         for failure in record["failed"]:
-            aside.add("rewrite failed", failure)
+            aside.add(f"rewrite failed: {failure['problem']}", failure)
     admitted, refused = admit(base, children, spec.max_chars)
     for prompt in refused:
         aside.add(prompt["reason"], prompt)
     by_id = {prompt["id"]: prompt for prompt in admitted}
     order = shuffled(by_id, mixing_seed(spec.seed, spec.round))
     written = write_jsonl(out / "prompts.jsonl", (by_id[name] for name in order))
-    return Counts(attempts, written, aside.write(out))
+    counts = Counts(attempts, written, aside.write(out))
+    if not written:
+        raise StageFailed(f"none of the {attempts} evolved prompts can be used: {aside.describe()}")
+    return counts
 
 
 def _run(spec: Spec, parents: list[Prompt], context: Context, rewrite: Rewrite) -> None:
@@ -90,25 +114,26 @@ def _run(spec: Spec, parents: list[Prompt], context: Context, rewrite: Rewrite) 
         records: list[dict[str, Any]] = [{"root": prompt["id"], "children": [], "failed": []} for prompt in piece]
         for step in range(spec.evolutions):
             seeds = [derive_seed(spec.seed, spec.round, "evolve", prompt["id"], step) for prompt in piece]
-            for index, (text, operator) in enumerate(rewrite(current, seeds)):
-                if text is None:
-                    records[index]["failed"].append({"parent": current[index]["id"], "operator": operator, "step": step})
+            for index, new in enumerate(rewrite(current, seeds)):
+                if new.text is None:
+                    failure = {"parent": current[index]["id"], "operator": new.operator, "step": step}
+                    records[index]["failed"].append({**failure, "problem": new.problem, "detail": new.detail})
                 else:
-                    current[index] = evolving.child(current[index], text, operator, spec.round)
+                    current[index] = evolving.child(current[index], new.text, new.operator, spec.round)
                     records[index]["children"].append(current[index])
         return records
 
     run_chunks(parents, context.engine.chunk_prompts, context, evolve)
 
 
-def _rewrite_by_rules(prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[tuple[str | None, str]]:
+def _rewrite_by_rules(prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Rewritten]:
     from eva_hpc.lab.rewriter import rewrite
 
-    return [rewrite(prompt["prompt"], seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+    return [Rewritten(*rewrite(prompt["prompt"], seed)) for prompt, seed in zip(prompts, seeds, strict=True)]
 
 
 def _rewrite_by_engine(lazy: LazyEngine, sampling: Sampling) -> Rewrite:
-    def rewrite(prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[tuple[str | None, str]]:
+    def rewrite(prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Rewritten]:
         engine = lazy.get()
         operators = [evolving.draw_operator(seed) for seed in seeds]
         requests = [
@@ -116,32 +141,56 @@ def _rewrite_by_engine(lazy: LazyEngine, sampling: Sampling) -> Rewrite:
             for operator, prompt, seed in zip(operators, prompts, seeds, strict=True)
         ]
         answers = [responses[0]["text"] for responses in engine.generate(requests, sampling)]
-        return [(evolving.parse(answer), operator) for answer, operator in zip(answers, operators, strict=True)]
+        return [_parsed(answer, operator) for answer, operator in zip(answers, operators, strict=True)]
 
     return rewrite
 
 
 def _rewrite_by_server(evolver: OpenAIEvolver) -> Rewrite:
-    def rewrite(prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[tuple[str | None, str]]:
+    def rewrite(prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Rewritten]:
         from eva_hpc.inference.openai_client import ApiFailure, complete
 
         operators = [evolving.draw_operator(seed) for seed in seeds]
-        answers = complete(
-            evolver.base_url,
-            evolver.model,
-            os.environ.get(evolver.api_key_env),
-            [_message(operator, prompt) for operator, prompt in zip(operators, prompts, strict=True)],
-            temperature=evolver.temperature,
-            max_tokens=evolver.max_new_tokens,
-            concurrency=evolver.concurrency,
-            seeds=seeds,
+        answers = asyncio.run(
+            complete(
+                evolver.base_url,
+                evolver.model,
+                os.environ.get(evolver.api_key_env),
+                [_message(operator, prompt) for operator, prompt in zip(operators, prompts, strict=True)],
+                temperature=evolver.temperature,
+                max_tokens=evolver.max_new_tokens,
+                concurrency=evolver.concurrency,
+                seeds=seeds,
+            )
         )
         failures = [answer for answer in answers if isinstance(answer, ApiFailure)]
-        if failures:
-            raise StageFailed(f"{len(failures)} of {len(answers)} requests to {evolver.base_url} failed: {failures[0].reason}")
-        return [(evolving.parse(str(answer)), operator) for answer, operator in zip(answers, operators, strict=True)]
+        if hopeless := [failure for failure in failures if not _is_about_one_request(failure)]:
+            detail = f"{hopeless[0].reason}: {hopeless[0].detail}"
+            raise StageFailed(f"{len(hopeless)} of {len(answers)} requests to {evolver.base_url} failed: {detail}")
+        return [
+            Rewritten(None, operator, answer.reason, answer.detail)
+            if isinstance(answer, ApiFailure)
+            else _parsed(answer, operator)
+            for answer, operator in zip(answers, operators, strict=True)
+        ]
 
     return rewrite
+
+
+def _is_about_one_request(failure: ApiFailure) -> bool:
+    return failure.reason in ("malformed", "empty") or failure.detail.startswith(_ONE_REQUEST)
+
+
+def _parsed(answer: str, operator: str) -> Rewritten:
+    """The new prompt in an evolver's answer. Half a surrogate pair, which JSON can hold and UTF-8 cannot, makes it unusable."""
+    text = evolving.parse(answer)
+    if text is None:
+        return Rewritten(None, operator, "no new prompt in the answer")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return Rewritten(None, operator, "not valid Unicode")
+    return Rewritten(text, operator)
 
 
 def _message(operator: str, prompt: Prompt) -> list[dict[str, str]]:

@@ -50,10 +50,14 @@ def lab_questions(benchmark: LabBenchmark) -> list[Question]:
     """Held-out prompts of every difficulty, and dialogues of two turns."""
     from eva_hpc.lab.tasks import held_out, held_out_dialogues
 
-    groups: list[tuple[str, list[list[str]]]] = [
-        (difficulty, [[prompt] for prompt in held_out(benchmark.split, difficulty, benchmark.prompts)])
-        for difficulty in DIFFICULTIES
-    ]
+    groups: list[tuple[str, list[list[str]]]] = []
+    seen: set[str] = set()
+    for difficulty in DIFFICULTIES:
+        # Neighbouring difficulties share a few prompts; each is asked once, as the easier.
+        drawn = held_out(benchmark.split, difficulty, benchmark.prompts + len(seen))
+        new = [prompt for prompt in drawn if prompt not in seen][: benchmark.prompts]
+        groups.append((difficulty, [[prompt] for prompt in new]))
+        seen.update(new)
     groups.append(("dialogue", [list(turns) for turns in held_out_dialogues(benchmark.split, benchmark.prompts)]))
     return [
         Question(id=content_id("\n".join(turns)), category=category, turns=turns)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from eva_hpc.config.recipe import LabChecker, Reward
 from eva_hpc.stages.chunks import read_chunks, run_chunks
-from eva_hpc.stages.contract import Context, Counts, Inputs, Parallel, StageSpec
+from eva_hpc.stages.contract import Context, Counts, Inputs, Parallel, StageFailed, StageSpec
 from eva_hpc.stages.engines import limits
 from eva_hpc.stages.slices import first_responses
 from eva_hpc.store.records import Responses, Rewards, write_jsonl
@@ -62,7 +63,10 @@ def finish(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
 
 
 def open_reward(reward: Reward, context: Context) -> Callable[[Sequence[Conversation]], list[float]]:
-    """The reward as a function of conversations that end with an answer; a model is loaded at the first call."""
+    """The reward as a function of conversations that end with an answer; a model is loaded at the first call.
+
+    The function raises :class:`StageFailed` when a reward is not a finite number: JSON has no such numbers.
+    """
     if isinstance(reward, LabChecker):
         from eva_hpc.lab.checker import dialogue_rewards
 
@@ -82,7 +86,12 @@ def open_reward(reward: Reward, context: Context) -> Callable[[Sequence[Conversa
     def score(conversations: Sequence[Conversation]) -> list[float]:
         if not models:
             models.append(open_reward_model(reward, limits(context)))
-        return models[0].score([messages for messages, _ in conversations])
+        values = models[0].score([messages for messages, _ in conversations])
+        if bad := [value for value in values if not math.isfinite(value)]:
+            raise StageFailed(
+                f"{reward.path} gave {len(bad)} of {len(values)} rewards that are no finite numbers: try dtype float32"
+            )
+        return values
 
     return score
 

@@ -42,7 +42,7 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
     from eva_hpc.training.distributed import distributed
 
     with distributed(context.rank, context.world_size, context.local_rank, context.master, context.resources.threads):
-        train_start_policy(
+        report = train_start_policy(
             out / "model",
             seed=policy.seed,
             steps=policy.steps,
@@ -51,7 +51,8 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
             progress=context.progress,
             stop=context.stop,
         )
-    if context.stop() and not (out / "model" / "config.json").exists():
+    # Not `context.stop()`: the ranks leave together when any of them was told to, so this one may not know.
+    if report["steps"] < policy.steps:
         raise Interrupted
     if context.rank == 0:
         write_policy(out, path="model", dtype="float32", attention="sdpa")

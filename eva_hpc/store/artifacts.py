@@ -72,8 +72,8 @@ class Store:
     def find(self, identity: Identity) -> Artifact | None:
         """A committed artifact that is, or contains, the one asked for; the smallest such.
 
-        Sizes are compared here; :meth:`Artifact.verify` compares contents. An artifact with a missing or cut file counts as
-        not there.
+        Sizes are compared here; :meth:`Artifact.verify` compares contents. An artifact with a missing or cut file, or with a
+        manifest that cannot be read, counts as not there.
         """
         folders = [self.folder(identity)]
         if identity.nested:
@@ -103,7 +103,8 @@ class Store:
         for path in paths:
             _sync(path)
             files[str(path.relative_to(folder))] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-        _sync(folder)
+        for parent in {folder, *(path.parent for path in paths)}:
+            _sync(parent)
         manifest = {**description, "identity": identity.to_json(), "key": identity.key, "files": files}
         write_atomically(folder / MANIFEST, orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
         shutil.rmtree(folder / WORK, ignore_errors=True)
@@ -136,8 +137,11 @@ def _is_data(relative: Path) -> bool:
 def _read(folder: Path) -> Artifact | None:
     try:
         manifest = orjson.loads((folder / MANIFEST).read_bytes())
+        Identity.from_json(manifest["identity"])
         intact = all((folder / name).stat().st_size == entry["bytes"] for name, entry in manifest["files"].items())
     except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):  # not a manifest of ours, or not any more
         return None
     return Artifact(folder, manifest) if intact else None
 

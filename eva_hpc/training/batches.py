@@ -88,7 +88,9 @@ def rows(pairs: Sequence[Pair], batch: MicroBatch, device: torch.device) -> Rows
     pieces = [(pair["prompt_tokens"], pair[side]["tokens"]) for side in ("chosen", "rejected") for pair in mine]
     pieces = pieces or [([0], [0]), ([0], [0])]
     width = max(len(prompt) + len(response) for prompt, response in pieces)
-    tokens, positions, targets = [], [], []
+    tokens: list[list[int]] = []
+    positions: list[int] = []
+    targets: list[int] = []
     for row, (prompt, response) in enumerate(pieces):
         tokens.append(prompt + response + [0] * (width - len(prompt) - len(response)))
         # The logits at one position predict the token at the next.

@@ -38,10 +38,6 @@ class Ranks:
             torch.distributed.all_reduce(total)
         return total.cpu()
 
-    def agree(self, flag: bool) -> bool:
-        """Whether the flag is set on any rank; the same answer on every rank."""
-        return bool(self.sum(torch.tensor(float(flag))).item())
-
     def from_first(self, number: int) -> int:
         """Rank 0's number, on every rank."""
         return int(self.sum(torch.tensor(float(number if self.rank == 0 else 0))).item())

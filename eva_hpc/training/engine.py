@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +30,8 @@ with contextlib.suppress(ImportError):
     import deepspeed.runtime.zero.muon.muon_optimizer
 
 logger.setLevel(logging.ERROR)
+# DeepSpeed calls collectives by their old names, thousands of times.
+warnings.filterwarnings("ignore", message="`torch.distributed.* is deprecated", category=FutureWarning)
 transformers.utils.logging.disable_progress_bar()
 # DeepSpeed compiles a shared-memory all-reduce for CPUs, half a minute of g++, unless the op is incompatible. Gloo will do.
 deepspeed.ops.__compatible_ops__ = {}
@@ -65,6 +68,7 @@ def zero3(settings: Optimiser, micro_batch: int, ranks: Ranks) -> dict[str, Any]
         "gradient_accumulation_steps": 1,
         "gradient_clipping": settings.max_grad_norm,
         "bf16": {"enabled": settings.precision == "bf16"},
+        "data_types": {"grad_accum_dtype": "fp32"},
         "zero_allow_untested_optimizer": True,
         "zero_optimization": {
             "stage": 3,

@@ -59,8 +59,8 @@ def read(pairs: Sequence[Pair], files: Sequence[Path]) -> Reference:
     for file in reversed(files):
         if file.exists():
             held = load_file(file)
-            values = zip(held["chosen"].tolist(), held["rejected"].tolist(), strict=True)
-            known.update(zip(held["key"].tolist(), values, strict=True))
+            both = zip(held["chosen"].tolist(), held["rejected"].tolist(), strict=True)
+            known.update(zip(held["key"].tolist(), both, strict=True))
     values = torch.tensor([known.get(key, (torch.nan, torch.nan)) for key in keys], dtype=torch.float32).reshape(-1, 2)
     return Reference(torch.tensor(keys, dtype=torch.int64), values[:, 0].clone(), values[:, 1].clone())
 
@@ -81,22 +81,20 @@ def write(reference: Reference, path: Path) -> None:
 def complete(
     log_probs: Callable[..., torch.Tensor],
     pairs: Sequence[Pair],
-    path: Path,
-    cache: Path | None,
+    files: Sequence[Path],
     ranks: Ranks,
     micro_batch: int,
     checkpoint_minutes: float,
     stop: Callable[[], bool],
 ) -> Reference:
-    """The reference log-probs of all pairs: from `path` and `cache` where they are known, else computed by all ranks.
+    """The reference log-probs of all pairs: from the files where they are known, else computed by all ranks.
 
-    Writes `path`, and `cache` if that is not there. Told to stop, and every now and then, it writes what it has to `path`.
+    Writes those of the files that are not there. Told to stop, and every now and then, it writes what it has to the first.
 
     Args:
         log_probs: tokens, positions, targets -> [rows], see :class:`SequenceLogProbs`; in evaluation mode.
         pairs: the pairs to train on.
-        path: the file to fill.
-        cache: a file shared with other runs from the same start policy.
+        files: the file of this run, and perhaps one shared with other runs from the same start policy.
         ranks: who computes.
         micro_batch: pairs per rank and forward pass of training.
         checkpoint_minutes: minutes between writes of a file that is not full yet.
@@ -106,7 +104,7 @@ def complete(
         Interrupted: told to stop before all were known.
         FloatingPointError: a log-prob is NaN.
     """
-    reference = _first_view(pairs, [path, cache] if cache else [path], ranks)
+    reference = _first_view(pairs, files, ranks)
     lengths = [length(pair) for pair in pairs]
     saved_at = time.monotonic()
     computed = torch.zeros(3, len(pairs), dtype=torch.float64)
@@ -128,14 +126,14 @@ def complete(
             computed.zero_()
             saved_at = time.monotonic()
             if ranks.rank == 0:
-                write(reference, path)
+                write(reference, files[0])
         if stopped and reference.missing():
             raise Interrupted("stopped while the reference log-probs were computed")
     if unknown := len(reference.missing()):
         raise FloatingPointError(f"the start policy gives NaN for {unknown} of {len(pairs)} pairs")
     if ranks.rank == 0:
-        for file in (path, cache):
-            if file is not None and not file.exists():
+        for file in files:
+            if not file.exists():
                 write(reference, file)
     return reference
 
@@ -157,13 +155,14 @@ def _add(reference: Reference, computed: torch.Tensor) -> None:
     reference.rejected[count > 0] = rejected[count > 0].float()
 
 
-def check_first_step(difference: float, size: float, precision: str) -> None:
+def check_first_step(difference: float, size: float, precision: str, files: Sequence[Path]) -> None:
     """Before the first update the policy is the reference, so their log-probs must agree up to rounding.
 
     Args:
         difference: mean absolute difference between the policy's and the reference's log-probs.
         size: mean absolute log-prob of the reference.
         precision: "fp32" or "bf16".
+        files: where the reference came from.
 
     Raises:
         ReferenceMismatch: they do not agree: the file is another policy's, or its rows are not what they say.
@@ -172,5 +171,5 @@ def check_first_step(difference: float, size: float, precision: str) -> None:
     if not difference <= tolerance * (1 + size):  # NaN is not either
         raise ReferenceMismatch(
             f"before the first step the policy's log-probs differ from the reference by {difference:.4g} on average"
-            f" (of {size:.4g}): they are not those of the start policy; delete the file they came from"
+            f" (of {size:.4g}), so they are not those of the start policy: delete {' and '.join(map(str, files))}"
         )

@@ -12,7 +12,7 @@ from typing import TypedDict
 
 import orjson
 
-from eva_hpc.store.records import read_jsonl, write_jsonl
+from eva_hpc.store.records import write_jsonl
 
 
 class Row(TypedDict):
@@ -55,9 +55,3 @@ def sync(path: Path) -> None:
     """Make sure that the rows survive the machine, before a checkpoint relies on them."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def last(path: Path) -> Row:
-    """The last row."""
-    row: Row = read_jsonl(path)[-1]
-    return row

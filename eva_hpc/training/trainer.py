@@ -7,18 +7,22 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from eva_hpc.config.recipe import Optimiser
 from eva_hpc.store.records import Pair, write_jsonl
 from eva_hpc.training import checkpoints, reference, train_log
-from eva_hpc.training.batches import length, micro_batches, optimiser_steps, rows, why_unusable
+from eva_hpc.training.batches import MicroBatch, length, micro_batches, optimiser_steps, rows, why_unusable
 from eva_hpc.training.distributed import Ranks
 from eva_hpc.training.engine import Source, export, load
 from eva_hpc.training.interrupt import Interrupted
 from eva_hpc.training.losses import LOSSES
 from eva_hpc.training.schedule import learning_rate
+
+if TYPE_CHECKING:
+    import deepspeed
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,6 @@ class TrainReport:
     set_aside: dict[str, int]
     steps: int
     resumed_from: int
-    last: train_log.Row
 
 
 def train(
@@ -80,9 +83,8 @@ def train(
     engine = load(settings, policy, ranks, micro_batch)
     # The reference comes before the checkpoint is loaded: afterwards the weights are no longer the start policy's.
     engine.eval()
-    known = reference.complete(
-        engine, usable, out / "reference.safetensors", reference_cache, ranks, micro_batch, checkpoint_minutes, stop
-    )
+    held_in = [out / "reference.safetensors", *([reference_cache] if reference_cache else [])]
+    known = reference.complete(engine, usable, held_in, ranks, micro_batch, checkpoint_minutes, stop)
     engine.train()
     start = checkpoints.restore(engine, work / "checkpoints", ranks)
     log = out / "train_log.jsonl"
@@ -105,20 +107,7 @@ def train(
         for group in engine.optimizer.param_groups:
             group["lr"] = rate
         batches = micro_batches(steps[step], lengths, ranks.rank, ranks.world_size, micro_batch)
-        sums = torch.zeros(7, device=ranks.device)
-        for number, batch in enumerate(batches):
-            engine.set_gradient_accumulation_boundary(number == len(batches) - 1)
-            inputs = rows(usable, batch, ranks.device)
-            logps = engine(inputs.tokens, inputs.positions, inputs.targets).view(2, -1)
-            refs = references[:, list(batch.indices)]
-            weights = torch.tensor(batch.weights, device=ranks.device)
-            losses = LOSSES[settings.loss](*logps, *refs, settings.beta)
-            engine.backward((losses * weights).sum(), scale_wrt_gas=False)
-            with torch.no_grad():
-                ratios = logps - refs
-                margins = settings.beta * (ratios[0] - ratios[1])
-                parts = [losses, margins, (margins > 0).float(), *logps, ratios.abs().mean(0), refs.abs().mean(0)]
-                sums += torch.stack(parts)[:, weights > 0].sum(1)
+        sums = _backward(engine, settings, usable, batches, references, ranks.device)
         engine.step()
 
         due = ranks.rank == 0 and time.monotonic() - saved_at > 60 * checkpoint_minutes
@@ -126,7 +115,7 @@ def train(
         total = ranks.sum(torch.cat([sums, flags])).tolist()
         loss, margin, accuracy, chosen, rejected, difference, size = (value / len(steps[step]) for value in total[:7])
         if step == 0:
-            reference.check_first_step(difference, size, settings.precision)
+            reference.check_first_step(difference, size, settings.precision, held_in)
         if not abs(loss) < float("inf"):
             raise FloatingPointError(f"the loss of step {step + 1} is {loss}: try a lower learning rate or fp32")
         if ranks.rank == 0:
@@ -154,14 +143,39 @@ def train(
 
     export(engine, policy, out / "model", ranks)
     engine.destroy()
-    return TrainReport(
-        len(pairs),
-        len(usable),
-        dict(Counter(str(record["reason"]) for record in set_aside)),
-        len(steps),
-        start,
-        train_log.last(log),
-    )
+    reasons = Counter(str(record["reason"]) for record in set_aside)
+    return TrainReport(len(pairs), len(usable), dict(reasons), len(steps), start)
+
+
+def _backward(
+    engine: deepspeed.DeepSpeedEngine,
+    settings: Optimiser,
+    pairs: Sequence[Pair],
+    batches: Sequence[MicroBatch],
+    references: torch.Tensor,
+    device: torch.device,
+) -> torch.Tensor:
+    """Forward and backward of this rank's part of one optimiser step.
+
+    Returns:
+        [7] sums over its pairs: loss, margin, margin > 0, log-probs of chosen and of rejected, and the absolute values of the
+        log-ratios and of the reference log-probs, each averaged over chosen and rejected.
+    """
+    sums = torch.zeros(7, device=device)
+    for number, batch in enumerate(batches):
+        engine.set_gradient_accumulation_boundary(number == len(batches) - 1)
+        inputs = rows(pairs, batch, device)
+        logps = engine(inputs.tokens, inputs.positions, inputs.targets).view(2, -1)
+        refs = references[:, list(batch.indices)]
+        weights = torch.tensor(batch.weights, device=device)
+        losses = LOSSES[settings.loss](*logps, *refs, settings.beta)
+        engine.backward((losses * weights).sum(), scale_wrt_gas=False)
+        with torch.no_grad():
+            ratios = logps - refs
+            margins = settings.beta * (ratios[0] - ratios[1])
+            parts = [losses, margins, (margins > 0).float(), *logps, ratios.abs().mean(0), refs.abs().mean(0)]
+            sums += torch.stack(parts)[:, weights > 0].sum(1)
+    return sums
 
 
 def _select(settings: Optimiser, pairs: Sequence[Pair]) -> tuple[list[Pair], list[dict[str, object]]]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -191,5 +192,9 @@ def test_a_cluster_that_lost_a_daemon_is_started_anew(short_path: Path, slurm_in
 
 def sleepers(directory: Path, seconds: str) -> list[int]:
     """Processes `sleep SECONDS` of the cluster's jobs; srun replaces the name by the program's path."""
-    commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in leftovers(directory)}
-    return [pid for pid, words in commands.items() if words[0].endswith(b"sleep") and words[1] == seconds.encode()]
+    found = []
+    for pid in leftovers(directory):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            found += [pid] if words[0].endswith(b"sleep") and words[1] == seconds.encode() else []
+    return found

@@ -76,9 +76,9 @@ def test_a_larger_sweep_reuses_the_runs_of_a_smaller_one(finished: Path) -> None
 
     assert result.returncode == 0, result.stdout + result.stderr
     done = [event["task"].split("/")[0] for event in ledger(finished)[before:] if event["event"] == "done"]
-    assert sorted(done) == sorted(
-        ["select", "evolve", "generate", "score", "pair", "train", "answer", "judge", "evaluate"]
-    ), "only what the new value of k needs is done, and its base responses are those there are"
+    assert sorted(done) == sorted(["select", "evolve", "generate", "score", "pair", "train", "answer", "judge", "evaluate"]), (
+        "only what the new value of k needs is done, and its base responses are those there are"
+    )
 
 
 def test_an_interrupted_sweep_leaves_no_process_and_goes_on_to_the_same_numbers(finished: Path, tmp_path: Path) -> None:
@@ -113,7 +113,9 @@ def test_an_interrupted_sweep_leaves_no_process_and_goes_on_to_the_same_numbers(
 def test_a_corrupt_artifact_is_moved_away_and_made_again(finished: Path) -> None:
     store = finished / "store"
     (pairs,) = [
-        path for path in store.glob("pair/*/pairs.jsonl") if orjson.loads((path.parent / "manifest.json").read_bytes())["spec"]["round"] == 0
+        path
+        for path in store.glob("pair/*/pairs.jsonl")
+        if orjson.loads((path.parent / "manifest.json").read_bytes())["spec"]["round"] == 0
     ]
     original = pairs.read_bytes()
     pairs.write_bytes(original.replace(b"a", b"b", 1))

@@ -177,6 +177,16 @@ def test_nothing_asked_gives_nothing(engine: TransformersEngine, requests: list[
         engine.generate([requests[0], Request([], (1,))], sampling)
 
 
+@pytest.mark.parametrize("temperature", [0, 1.0])
+def test_a_diverged_policy_is_an_error_and_not_text(tiny_qwen2: Path, temperature: float) -> None:
+    engine = open_engine("transformers", ModelSource(str(tiny_qwen2)), EngineLimits())
+    assert isinstance(engine, TransformersEngine)
+    engine._model.model.norm.weight.data.fill_(float("nan"))
+
+    with pytest.raises(FloatingPointError, match="not finite"):
+        engine.generate([Request([5, 6, 7], (1, 2))], Sampling(temperature, 0.9, 5))
+
+
 def test_render_uses_the_chat_template_and_opens_the_assistants_turn(engine: TransformersEngine) -> None:
     messages = [{"role": "user", "content": "Hi"}]
     tokens = engine.render(messages)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("vllm")
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
 
 # vLLM holds process-wide state, so that a process of its own keeps it away from the other tests.
 SCRIPT = """
@@ -43,7 +43,7 @@ for name in ("transformers", "vllm"):
         found[name]["too long"] = str(error)
     engine.close()
 conversations = [
-    [{"role": "user", "content": "Count" + " on" * n}, {"role": "assistant", "content": "1 2 3"}] for n in (0, 5, 40, 12)
+    [{"role": "user", "content": "Count" + " on" * n}, {"role": "assistant", "content": "1 2 3"}] for n in (0, 5, 100, 12)
 ]
 for name in ("transformers", "vllm"):
     model = open_reward_model(SequenceClassification(path=reward, engine=name, dtype="float32", max_length=64), limits)
@@ -59,7 +59,7 @@ print("\\n" + json.dumps(found))
 def found(tiny_qwen2: Path, tiny_reward: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     cache = tmp_path_factory.mktemp("cache")
     command = [sys.executable, "-c", SCRIPT, str(tiny_qwen2), str(tiny_reward), str(cache)]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=220)
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 

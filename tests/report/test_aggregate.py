@@ -106,7 +106,8 @@ def test_runs_that_the_sweep_does_not_ask_for_are_left_out_and_named(experiment_
 
 def test_without_a_layout_the_default_columns_that_were_measured_are_shown(experiment_of, row):
     rows = [
-        row({"rounds": 1}, 1, value, metric=metric) for metric, value in (("reward", 40.0), ("greedy", 50.0), ("win_rate", 61.2))
+        row({"rounds": 1}, 1, value, metric=metric)
+        for metric, value in (("reward", 40.0), ("greedy", 50.0), ("win_rate", 61.2))
     ]
 
     columns = aggregate(rows, experiment_of({"rounds": (1,)})).columns

@@ -169,7 +169,7 @@ def main(folder: Path) -> None:
     training(folder / "gemma2_trained", gemma, world_size=2, micro_batch=1, pairs=PAIRS[:7], settings=few)
     training(folder / "stale_reference", gemma, world_size=2, micro_batch=1, settings=few, cache=folder / "cache")
     half = few.model_copy(update={"precision": "bf16"})
-    training(folder / "bf16", llama, world_size=2, micro_batch=2, pairs=PAIRS[:7], settings=half)
+    training(folder / "bf16", llama, world_size=2, micro_batch=1, pairs=PAIRS[:7], settings=half)
     training(folder / "no_pairs", llama, world_size=1, micro_batch=1, pairs=[TOO_LONG])
 
 

@@ -35,9 +35,9 @@ def test_another_response_to_the_same_prompt_is_another_row() -> None:
 def test_a_reference_that_is_off_by_more_than_rounding_is_refused() -> None:
     from eva_hpc.training.reference import ReferenceMismatch, check_first_step
 
-    check_first_step(difference=1e-5, size=60.0, precision="fp32")
-    check_first_step(difference=0.3, size=60.0, precision="bf16")
-    with pytest.raises(ReferenceMismatch, match="not those of the start policy"):
-        check_first_step(difference=0.3, size=60.0, precision="fp32")
+    check_first_step(difference=1e-5, size=60.0, precision="fp32", files=[Path("held")])
+    check_first_step(difference=0.3, size=60.0, precision="bf16", files=[])
+    with pytest.raises(ReferenceMismatch, match="not those of the start policy: delete held"):
+        check_first_step(difference=0.3, size=60.0, precision="fp32", files=[Path("held")])
     with pytest.raises(ReferenceMismatch):
-        check_first_step(difference=float("nan"), size=60.0, precision="fp32")
+        check_first_step(difference=float("nan"), size=60.0, precision="fp32", files=[Path("held")])
