@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -41,7 +42,7 @@ def sweep(
     from eva_hpc.config.errors import ConfigError
     from eva_hpc.launch import Request, launch
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
     try:
         ended_well = launch(Request(file, site, recipe, tuple(set_), quick, dry_run, wait), console)
     except ConfigError as error:

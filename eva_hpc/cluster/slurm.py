@@ -105,14 +105,15 @@ class SlurmSweep:
                 running = job in alive and alive[job].state == "RUNNING"
                 if running and (work / "attempt.json").exists() and self.board.entries[name].state is State.PENDING:
                     self.board.started(task, log_path(self.results, task), work)
-                if unseen[job] >= _UNSEEN_REFRESHES and self._first_undone(job, waiting, owners) == name:
-                    self.board.failed(task, self._why(task, job))
-                    del waiting[name]
+            for job in jobs:
+                if unseen[job] >= _UNSEEN_REFRESHES:
+                    first, *rest = [task for name, task in waiting.items() if owners[name] == job]
+                    self.board.failed(first, self._why(first, job))
+                    for task in rest:
+                        self.board.set(task, State.BLOCKED)
+                    waiting = {name: task for name, task in waiting.items() if owners[name] != job}
             if waiting:
                 time.sleep(_REFRESH_S)
-
-    def _first_undone(self, job: str, waiting: dict[str, Task], owners: dict[str, str]) -> str:
-        return next(name for name in waiting if owners[name] == job)
 
     def _why(self, task: Task, job: str) -> str:
         path = self.store.work(task.identity) / FAILURE

@@ -6,6 +6,7 @@ Importing torch, transformers and DeepSpeed takes seconds; a fork of a process t
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -17,3 +18,7 @@ with contextlib.suppress(ImportError):
     from eva_hpc.training import distributed, trainer  # noqa: F401, I001
     from eva_hpc.inference import transformers_engine  # noqa: F401
     from eva_hpc.lab import policy  # noqa: F401
+
+# A fork that collects garbage would walk, and so copy, everything imported here.
+gc.collect()
+gc.freeze()

@@ -32,7 +32,9 @@ class VllmEngine:
         self._stop = self._chat.stop_tokens(model, config)
         self._longest = limits.max_model_len or config.get_text_config(decoder=True).max_position_embeddings
         # Prefixes are cached so that the prompt of k requests is computed once.
-        self._process = VllmProcess(model, limits, max_model_len=self._longest, enable_prefix_caching=True)
+        self._process = VllmProcess(
+            model, limits, max_model_len=self._longest, enable_prefix_caching=True, **_whole_prompts(self._longest)
+        )
 
     def render(self, messages: Sequence[Message]) -> list[int]:
         """See :class:`~eva_hpc.inference.engine.Engine`."""
@@ -73,6 +75,16 @@ class VllmEngine:
     def close(self) -> None:
         """See :class:`~eva_hpc.inference.engine.Engine`."""
         self._process.close()
+
+
+def _whole_prompts(longest: int) -> dict[str, Any]:
+    """Options that keep a prompt in one step where there is no GPU.
+
+    After part of a prompt vLLM takes back the random draw of a seeded request, which torch's CPU generator cannot do.
+    """
+    if torch.cuda.is_available():
+        return {}
+    return {"enable_chunked_prefill": False, "max_num_batched_tokens": max(longest, 2048)}
 
 
 class VllmProcess:

@@ -20,7 +20,7 @@ from eva_hpc.store.seeds import derive_seed
 
 CHAT = ("Sure! ", "Okay: ", "I say ")
 
-_DIALOGUES = 0.15
+_DIALOGUES = 0.2
 _LEVELS = (*LEVELS["easy"], *LEVELS["medium"], *LEVELS["hard"])
 _LEVEL_WEIGHTS = (0.4 / 3,) * 3 + (0.35 / 3,) * 3 + (0.25 / 3,) * 3
 

@@ -134,14 +134,19 @@ class _Run:
         )
         inputs = {"selected": Node(chosen, _part(number), {"prompts": base, "rewards": rewards}), "base": base}
         evolver = creator.evolver
+        source = self.recipe.prompts
+        max_tokens = None if isinstance(source, LabPrompts) else source.max_tokens
         if type(evolver) is PolicyEvolver:
             inputs["policy"] = policy
+        elif max_tokens is not None:
+            inputs["policy"] = self.start
         fingerprint = self._fingerprint(evolver.path) if isinstance(evolver, ModelEvolver) else ""
         spec = evolve.Spec(
             evolver=evolver,
             fingerprint=fingerprint,
             evolutions=creator.evolutions,
             max_chars=creator.max_chars,
+            max_tokens=max_tokens,
             seed=self.seed,
             round=number,
         )

@@ -18,6 +18,7 @@ from eva_hpc.stages.contract import Context, Counts, Inputs, Parallel, StageFail
 from eva_hpc.stages.engines import LazyEngine
 from eva_hpc.stages.mix import mixing_seed
 from eva_hpc.stages.policy import read_policy
+from eva_hpc.stages.prompts import token_counter, token_limit
 from eva_hpc.stages.set_aside import SetAside
 from eva_hpc.store.records import Prompt, read_jsonl, write_jsonl
 from eva_hpc.store.seeds import derive_seed
@@ -50,6 +51,7 @@ class Spec(StageSpec):
     fingerprint: str = ""
     evolutions: int
     max_chars: int
+    max_tokens: int | None
     seed: int
     round: int
 
@@ -60,7 +62,7 @@ class Spec(StageSpec):
 
 
 def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
-    """Evolve this shard's chunks. Inputs: ``selected``; ``policy`` if the policy is the evolver."""
+    """Evolve this shard's chunks. Inputs: ``selected``; ``policy`` if the policy is the evolver or `max_tokens` is set."""
     parents: list[Prompt] = read_jsonl(inputs["selected"] / "prompts.jsonl")
     evolver = spec.evolver
     if isinstance(evolver, LabRewriter):
@@ -94,6 +96,12 @@ def finish(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
         children += record["children"]
         for failure in record["failed"]:
             aside.add(f"rewrite failed: {failure['problem']}", failure)
+    if spec.max_tokens is not None:
+        length, longest = token_counter(inputs["policy"]), token_limit(inputs["policy"], spec.max_tokens)
+        for prompt in children:
+            if length(prompt["prompt"]) > longest:
+                aside.add("too long", prompt)
+        children = [prompt for prompt in children if length(prompt["prompt"]) <= longest]
     admitted, refused = admit(base, children, spec.max_chars)
     for prompt in refused:
         aside.add(prompt["reason"], prompt)

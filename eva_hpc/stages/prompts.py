@@ -35,7 +35,7 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
         out,
         origin=source.path if isinstance(source, FilePrompts) else source.name,
         length=token_counter(inputs["policy"]),
-        max_tokens=source.max_tokens,
+        max_tokens=token_limit(inputs["policy"], source.max_tokens),
         limit=source.limit,
     )
 
@@ -71,6 +71,15 @@ def token_counter(policy: Path) -> Callable[[str], int]:
         return len(tokenizer.apply_chat_template(message, add_generation_prompt=True, return_dict=False))
 
     return count
+
+
+def token_limit(policy: Path, max_tokens: int) -> int:
+    """The most tokens a prompt may have: `max_tokens`, or what leaves the model room for at least one token of response."""
+    from transformers import AutoConfig
+
+    model = read_policy(policy)
+    config = AutoConfig.from_pretrained(model.path, revision=model.revision, trust_remote_code=model.trust_remote_code)
+    return min(max_tokens, getattr(config, "max_position_embeddings", max_tokens + 1) - 1)
 
 
 def select_prompts(

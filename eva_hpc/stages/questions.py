@@ -8,7 +8,7 @@ from typing import ClassVar
 from eva_hpc.benchmarks.records import Question
 from eva_hpc.config.recipe import Benchmark, FilePrompts, LabBenchmark
 from eva_hpc.stages.contract import Context, Counts, Inputs, StageSpec
-from eva_hpc.stages.prompts import read_column, select_prompts, token_counter
+from eva_hpc.stages.prompts import read_column, select_prompts, token_counter, token_limit
 from eva_hpc.store.records import read_jsonl, write_jsonl
 from eva_hpc.store.seeds import content_id
 
@@ -35,7 +35,7 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
         out,
         origin=benchmark.path,
         length=token_counter(inputs["policy"]),
-        max_tokens=benchmark.max_tokens,
+        max_tokens=token_limit(inputs["policy"], benchmark.max_tokens),
         limit=benchmark.limit,
     )
     prompts = read_jsonl(out / "prompts.jsonl")

@@ -24,6 +24,7 @@ from eva_hpc.inference.reward_models import open_reward_model
 
 policy, reward, cache = sys.argv[1:]
 limits = EngineLimits(cache_dir=Path(cache))
+CROWD = [Request([5 + (7 * i + j) % 40 for j in range(100)], (i,)) for i in range(64)]  # more tokens than one step takes
 found = {}
 prompts = None
 for name in ("transformers", "vllm"):
@@ -35,6 +36,8 @@ for name in ("transformers", "vllm"):
         "greedy": engine.generate(requests, Sampling(0, 0.9, 80)),
         "sampled": engine.generate(requests, Sampling(0.8, 0.9, 60)),
         "nested": engine.generate([Request(p, (1, 2)) for p in prompts[1:]], Sampling(0.8, 0.9, 60)),
+        "crowd": engine.generate(CROWD, Sampling(0.8, 0.9, 4)),
+        "of crowd": engine.generate(CROWD[50:], Sampling(0.8, 0.9, 4)),
         "nothing": engine.generate([Request(prompts[0], ())], Sampling(0.8, 0.9, 60)),
     }
     try:
@@ -105,6 +108,12 @@ def test_responses_are_nested_and_independent_of_the_batch(found: dict[str, Any]
         whole = [[r["tokens"] for r in row[1:3]] for row in found[engine]["sampled"][1:]]
         assert [[r["tokens"] for r in row] for row in found[engine]["nested"]] == whole
         assert found[engine]["nothing"] == [[]]
+
+
+def test_more_prompts_than_fit_into_one_step_get_the_same_responses(found: dict[str, Any]) -> None:
+    for engine in ("transformers", "vllm"):
+        whole = [[r["tokens"] for r in row] for row in found[engine]["crowd"][50:]]
+        assert [[r["tokens"] for r in row] for row in found[engine]["of crowd"]] == whole
 
 
 def test_prompts_without_room_are_refused_alike(found: dict[str, Any]) -> None:
