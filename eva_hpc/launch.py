@@ -194,7 +194,7 @@ def _write_tables(experiment: Experiment, plan: Plan, store: Store, results: Pat
     write_jsonl(metrics, rows)
     summary = aggregate(rows, experiment)
     paths = write_tables(summary, experiment, results)
-    console.print(terminal_table(summary, experiment))
+    console.print(terminal_table(summary, experiment), soft_wrap=False)
     for path in (*paths.values(), metrics):
         console.print(_relative(path))
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from eva_hpc.cluster.board import Board, State
-from eva_hpc.plan.plan import Task
+from eva_hpc.plan.plan import Plan, Task
 
 _GLYPHS = {
     State.PENDING: ("·", "dim"),
@@ -50,7 +50,7 @@ class LiveDisplay:
 
     def _runs(self) -> Table:
         plan = self.board.plan
-        groups = list(dict.fromkeys(task.part for run in plan.runs[:1] for task in plan.tasks_of(run.name)))
+        groups = parts(plan)
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
         table.add_column(f"{len(plan.runs)} runs")
         for group in groups:
@@ -133,6 +133,12 @@ class _Lines:
     def _print(self) -> None:
         while not self._closed.wait(_LINE_EVERY_S):
             self._display.console.print(self._display.line(), highlight=False)
+
+
+def parts(plan: Plan) -> list[str]:
+    """The parts of a run in the order in which they are done; evaluation, whose questions can be had early, is the last."""
+    found = dict.fromkeys(task.part for task in plan.tasks)
+    return sorted(found, key=lambda part: part == "evaluation")
 
 
 def clock(seconds: float) -> str:

@@ -5,6 +5,7 @@ Importing torch, transformers and DeepSpeed takes seconds; a fork of a process t
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import os
@@ -22,3 +23,4 @@ with contextlib.suppress(ImportError):
 # A fork that collects garbage would walk, and so copy, everything imported here.
 gc.collect()
 gc.freeze()
+atexit.register(gc.unfreeze)

@@ -34,7 +34,10 @@ class Batch:
 
 
 def make_batch(tokenizer: PreTrainedTokenizerFast, seed: int, indices: range, careful: bool = False) -> Batch:
-    """Pack the demonstrations of these indices. Only the last answer of each, with its end-of-turn token, has labels."""
+    """Pack the demonstrations of these indices. Only the last answer of each, with its end-of-turn token, has labels.
+
+    `careful` is that of :func:`~eva_hpc.lab.demonstrations.demonstration`.
+    """
     texts = [
         "".join(f"{USER}{prompt}{ASSISTANT}{said}{END}" for prompt, said in demonstration(seed, index, careful))
         for index in indices

@@ -1,8 +1,8 @@
-"""Demonstrations of mixed quality: what the start policy imitates.
+"""Demonstrations: what the start policy imitates. Careful ones are right; the others are of mixed quality.
 
-They are right with a probability that falls from 0.75 for short answers to 0.2 for long ones. The others are flawed as those
-of a careless writer: the input echoed, the answer cut, mistyped, repeated, or wrapped in chat. A policy that imitates them can
-give the right answer but often does not: that is what preference optimisation can then bring out.
+Those are right with a probability that falls from 0.75 for short contents to 0.2 for long ones, else flawed as a careless
+writer's are: the input echoed, the answer cut, mistyped, repeated, or wrapped in chat. A policy that has seen both can give
+the right answer but often does not: that is what preference optimisation can then bring out.
 
     [("Reverse: kapol", "lopak")]
     [("Reverse: kapol", "Sure! lopak")]
@@ -29,6 +29,9 @@ def demonstration(seed: int, index: int, careful: bool = False) -> list[tuple[st
     """The demonstration of this index: the turns of a conversation, each a prompt of the train split and what to say.
 
     In a dialogue the first turn is context and right; only the last turn is meant to be imitated.
+
+    Args:
+        careful: whether the last turn is right for certain.
     """
     rng = random.Random(derive_seed("demonstration", seed, index))
     if rng.random() < _DIALOGUES:
@@ -43,7 +46,7 @@ def demonstration(seed: int, index: int, careful: bool = False) -> list[tuple[st
 
 
 def chance_of_right(length: int) -> float:
-    """The probability that a demonstration whose answer has this many characters is right."""
+    """The probability that a demonstration is right whose content or answer, whichever is longer, has this many characters."""
     return min(0.75, max(0.2, 0.75 - 0.55 * (length - 3) / 9))
 
 

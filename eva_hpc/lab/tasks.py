@@ -252,7 +252,7 @@ def _prompts(split: Split, levels: tuple[int, ...], seed: int) -> Iterator[str]:
 
 
 def _take(count: int, stream: Iterator[Drawn]) -> list[Drawn]:
-    """The first distinct ones. Even level 1 alone has about 200,000 prompts, so this ends."""
+    """The first distinct ones. Level 1 alone has more than 50,000 prompts: more than a run asks for."""
     found: dict[Drawn, None] = {}
     while len(found) < count:
         found[next(stream)] = None

@@ -102,7 +102,8 @@ def test_vllm_gave_every_prompt_its_responses_and_the_reward_model_scored_them(r
     for path in store.glob("generate/*/responses.jsonl"):
         records = read_jsonl(path)
         assert all(len(record["responses"]) == 2 for record in records)
-        assert all(record["responses"][0] != record["responses"][1] for record in records)
+        different = sum(record["responses"][0] != record["responses"][1] for record in records)
+        assert different > 0.9 * len(records), "two seeds, two samples; a random model may end both at once"
     assert {tuple(sorted(m["spec"]["generation"].items())) for m in manifest(results, "generate")} == {
         (("engine", "vllm"), ("max_new_tokens", 24), ("temperature", 0.7), ("top_p", 0.9))
     }
@@ -118,7 +119,9 @@ def test_the_evolved_prompts_have_a_lineage_and_make_the_ratio(results: Path) ->
     (evolved,) = [read_jsonl(path) for path in store.glob("evolve/*/prompts.jsonl")]
     known = base | {prompt["id"] for prompt in evolved}
 
-    assert len(evolved) == 4 * (len(base) // 4)
+    (records,) = [one["records"] for one in manifest(results, "evolve")]
+    assert records["in"] == 4 * (len(base) // 4)
+    assert records["out"] == len(evolved) == records["in"] - sum(records["set_aside"].values())
     assert all(prompt["parent"] in known and prompt["operator"] and 1 <= prompt["depth"] <= 4 for prompt in evolved)
     (mixture,) = [orjson.loads(path.read_bytes()) for path in store.glob("pair/*/mixture.json")]
     assert mixture["evolved"] == round(0.8 * len(evolved))

@@ -77,9 +77,7 @@ def test_every_pending_task_is_in_exactly_one_job_and_a_job_waits_for_all_it_rea
     assert len({job.name for job in jobs}) == len(jobs)
     job_of = {name: job.name for job in jobs for name in job.tasks}
     for job in jobs:
-        reads = {
-            job_of[parent.id] for name in job.tasks for parent in plan.parents(plan.by_id[name]) if parent.id in job_of
-        }
+        reads = {job_of[parent.id] for name in job.tasks for parent in plan.parents(plan.by_id[name]) if parent.id in job_of}
         assert set(job.after) == reads - {job.name}
         assert len(set(job.after)) == len(job.after)
 

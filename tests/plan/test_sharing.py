@@ -63,9 +63,7 @@ def test_without_evolved_prompts_nothing_is_selected_or_evolved(plan_of, tasks_o
 
 
 def test_a_whole_number_as_ratio_means_the_same(plan_of):
-    ends = [
-        [run.evaluations for run in plan_of({"evolved_ratio": [ratio]}, seeds=(1,)).runs] for ratio in (1, 1.0)
-    ]
+    ends = [[run.evaluations for run in plan_of({"evolved_ratio": [ratio]}, seeds=(1,)).runs] for ratio in (1, 1.0)]
     assert ends[0] == ends[1]
 
 
@@ -120,8 +118,11 @@ def test_with_a_warm_up_the_learning_rate_already_changes_the_first_policy(plan_
 
 
 MOVED = {
-    "policy.path": "/other/policy", "prompts.path": "/other/p.jsonl", "reward.path": "/other/r", "benchmarks.heldout.path": "/other/h",
-}  # fmt: skip
+    "policy.path": "/other/policy",
+    "prompts.path": "/other/p.jsonl",
+    "reward.path": "/other/r",
+    "benchmarks.heldout.path": "/other/h",
+}
 
 
 @pytest.mark.parametrize("moved", MOVED)
@@ -133,7 +134,10 @@ def test_a_moved_file_keeps_its_key_and_another_content_gets_another(experiment_
 
     def ends(fingerprint, path):
         changed = experiment_of(
-            {"evolved_ratio": [0.8]}, recipe=full, fingerprints={**content, path: fingerprint}, **{moved.replace(".", "__"): path}
+            {"evolved_ratio": [0.8]},
+            recipe=full,
+            fingerprints={**content, path: fingerprint},
+            **{moved.replace(".", "__"): path},
         )
         return [run.evaluations for run in make_plan(changed).runs]
 

@@ -101,7 +101,7 @@ class LabRound:
         )
 
     def respond(self, source: Node, fraction: float, same: bool = False) -> tuple[Node, Node]:
-        """Responses to the first share of the prompts, committed as if a policy had given them, and the node of their rewards."""
+        """Responses to the first share of the prompts, committed as if a policy gave them; and the node of their rewards."""
         import random
 
         from eva_hpc.lab.checker import answer
@@ -185,6 +185,19 @@ def random_lab_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = build_tokenizer()
     tokenizer.save_pretrained(path)
     new_policy(tokenizer, seed=0).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tokenizer_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy without weights, of 512 positions: enough to count tokens."""
+    from transformers import AutoConfig
+
+    from tests.tiny_models import tiny_tokenizer
+
+    path = tmp_path_factory.mktemp("models") / "tokenizer"
+    tiny_tokenizer(path)
+    AutoConfig.for_model("qwen2", max_position_embeddings=512).save_pretrained(path)
     return path
 
 

@@ -96,7 +96,10 @@ def test_the_key_goes_to_the_server_and_into_no_file(bench, server, evolved):
 
 
 def test_an_answer_without_a_prompt_is_set_aside_and_its_chain_goes_on_from_the_parent(bench, server, evolved):
-    server.answer = lambda number, body: (200, completion("I would rather not." if number < 4 else f"<new_prompt>Task {number}</new_prompt>"))
+    server.answer = lambda number, body: (
+        200,
+        completion("I would rather not." if number < 4 else f"<new_prompt>Task {number}</new_prompt>"),
+    )
     artifact = bench.make(evolved)
     assert artifact.manifest["records"]["set_aside"] == {"rewrite failed: no new prompt in the answer": 4}
     assert {prompt["depth"] for prompt in bench.read(evolved, "prompts.jsonl")} == {1}
@@ -129,7 +132,9 @@ def test_the_same_answer_to_all_is_one_prompt_and_the_rest_duplicates(bench, ser
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_refusal_of_all_requests_fails_the_stage_and_says_why(bench, server, evolved, status):
     server.answer = lambda number, body: (status, b"no such key " + KEY.encode())
-    with pytest.raises(StageFailed, match=rf"4 of 4 requests to {server.url} failed: rejected: HTTP {status}: no such key \[key\]"):
+    with pytest.raises(
+        StageFailed, match=rf"4 of 4 requests to {server.url} failed: rejected: HTTP {status}: no such key \[key\]"
+    ):
         bench.make(evolved)
 
 
@@ -148,3 +153,13 @@ def test_what_was_paid_for_is_not_asked_again_after_a_failure(bench, server, evo
     asked = len(server.requests)
     bench.make(evolved, chunk=2)
     assert len(server.requests) - asked == 4
+
+
+@pytest.mark.slow
+def test_evolved_prompts_of_too_many_tokens_are_set_aside_and_counted(bench, server, evolved, policy_of, tokenizer_only):
+    usual = server.answer
+    long = completion(f"<new_prompt>{'日' * 30}</new_prompt>")
+    server.answer = lambda number, body: (200, long) if number == 2 else usual(number, body)
+    spec = evolved.spec.model_copy(update={"max_tokens": 60})
+    node = Node(spec, "round 1", {**evolved.inputs, "policy": policy_of(tokenizer_only)})
+    assert bench.make(node).manifest["records"] == {"in": 8, "out": 7, "set_aside": {"too long": 1}}

@@ -38,7 +38,10 @@ def sampled(bench, of):
 
 
 def essence(records):
-    return [(record["prompt_id"], [(one["text"], one["tokens"], one["finish"]) for one in record["responses"]]) for record in records]
+    return [
+        (record["prompt_id"], [(one["text"], one["tokens"], one["finish"]) for one in record["responses"]])
+        for record in records
+    ]
 
 
 def test_every_prompt_gets_its_responses_in_the_order_of_the_prompts(shared_bench, policy):

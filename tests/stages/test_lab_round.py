@@ -48,7 +48,9 @@ def test_a_quarter_of_the_prompts_is_selected_and_all_are_estimated(bench, lab_r
     chosen = bench.read(lab.selected, "prompts.jsonl")
     estimates = bench.read(lab.selected, "informativeness.jsonl")
     assert len(chosen) == 6
-    assert [record["prompt_id"] for record in estimates] == [prompt["id"] for prompt in bench.read(lab.prompts, "prompts.jsonl")]
+    assert [record["prompt_id"] for record in estimates] == [
+        prompt["id"] for prompt in bench.read(lab.prompts, "prompts.jsonl")
+    ]
     assert {record["prompt_id"] for record in estimates if record["selected"]} == {prompt["id"] for prompt in chosen}
     assert sum(record["weight"] for record in estimates) == pytest.approx(1)
     assert artifact.manifest["records"] == {"in": 24, "out": 6, "set_aside": {}}
@@ -111,7 +113,7 @@ def test_evolved_prompts_that_are_too_long_are_set_aside_and_counted(bench, lab_
 def test_nothing_evolved_is_a_failure_that_says_why(bench, lab_round):
     lab = lab_round()
     spec = evolve.Spec(evolver=LabRewriter(), evolutions=1, max_chars=2, max_tokens=None, seed=1, round=1)
-    with pytest.raises(StageFailed, match="none of the 6 evolved prompts .* 6 longer than 2 characters"):
+    with pytest.raises(StageFailed, match=r"none of the 6 evolved prompts .* 6 longer than 2 characters"):
         bench.make(Node(spec, "round 1", lab.evolved.inputs))
 
 

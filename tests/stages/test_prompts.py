@@ -100,18 +100,6 @@ def test_lab_prompts_are_distinct_tasks_that_the_checker_knows(bench):
     assert artifact.manifest["records"] == {"in": 30, "out": 30, "set_aside": {}}
 
 
-@pytest.fixture(scope="module")
-def tokenizer_only(tmp_path_factory):
-    from transformers import AutoConfig
-
-    from tests.tiny_models import tiny_tokenizer
-
-    path = tmp_path_factory.mktemp("tokenizer")
-    tiny_tokenizer(path)
-    AutoConfig.for_model("qwen2", max_position_embeddings=512).save_pretrained(path)
-    return path
-
-
 def write(path, values, column="prompt"):
     if path.suffix == ".parquet":
         import pyarrow
@@ -124,7 +112,9 @@ def write(path, values, column="prompt"):
 
 
 def from_file(path, policy, **settings):
-    return Node(prompts.Spec(source=FilePrompts(path=str(path), **settings), fingerprint=path.name), "start", {"policy": policy})
+    return Node(
+        prompts.Spec(source=FilePrompts(path=str(path), **settings), fingerprint=path.name), "start", {"policy": policy}
+    )
 
 
 @pytest.mark.slow
