@@ -71,14 +71,24 @@ def forked(attempt_json: bytes, rank: int, master: tuple[str, int] | None) -> No
 
 
 def apply_environment(attempt: Attempt, local_rank: int) -> None:
-    """Environment of a rank: the site's variables, threads, and its own GPUs if several are visible."""
+    """Environment of a rank: the site's variables, threads, and its own GPUs if several are visible.
+
+    Raises:
+        RuntimeError: fewer GPUs are visible than the ranks of this node need; without this the rank would use the CPU.
+    """
     os.environ.update(attempt.environment)
     os.environ["OMP_NUM_THREADS"] = str(attempt.resources.threads)
     width = attempt.resources.gpus_per_rank
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     if width and attempt.task.parallel == "shards":
         devices = visible.split(",") if visible else [str(index) for index in range(width * (local_rank + 1))]
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices[local_rank * width : (local_rank + 1) * width])
+        # A scheduler that binds tasks to GPUs shows each rank its own already.
+        own = devices if len(devices) == width else devices[local_rank * width : (local_rank + 1) * width]
+        if len(own) < width:
+            raise RuntimeError(
+                f"rank {local_rank} of its node needs {width} GPUs, but only {visible} are visible to all its ranks"
+            )
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(own)
 
 
 def _first_failure(path: Path, reason: str) -> None:

@@ -101,6 +101,7 @@ class Store:
         paths = sorted(path for path in folder.rglob("*") if path.is_file() and _is_data(path.relative_to(folder)))
         files = {}
         for path in paths:
+            path.chmod(folder.stat().st_mode & 0o666)  # some libraries write files that only their owner can read
             _sync(path)
             files[str(path.relative_to(folder))] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
         for parent in {folder, *(path.parent for path in paths)}:

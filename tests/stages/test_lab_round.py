@@ -60,14 +60,28 @@ def test_selection_reads_the_first_k_rewards_only(bench, lab_round):
     """What is computed for more responses gives a small k the same choice."""
     lab = lab_round(k=4)
     bench.make(lab.selected)
-    narrow = bench.read(lab.selected, "prompts.jsonl")
+    narrow = {name: bench.read(lab.selected, name) for name in ("prompts.jsonl", "informativeness.jsonl")}
     rewards = bench.read(lab.rewards, "rewards.jsonl")
     for record in rewards:
         record["rewards"] += [5.0, -5.0]
     bench.put(lab.rewards, "rewards.jsonl", rewards)
     attempt = bench.prepare(lab.selected)
     bench.run(attempt)
-    assert read_jsonl(attempt.folder / "prompts.jsonl") == narrow
+    assert {name: read_jsonl(attempt.folder / name) for name in narrow} == narrow
+
+
+def test_scoring_reads_the_first_k_responses_only(bench, lab_round):
+    lab = lab_round(k=4)
+    bench.make(lab.rewards)
+    narrow = bench.read(lab.rewards, "rewards.jsonl")
+    records = bench.read(lab.responses, "responses.jsonl")
+    for record in records:
+        record["responses"] += record["responses"][:2]
+    bench.put(lab.responses, "responses.jsonl", records)
+    attempt = bench.prepare(lab.rewards)
+    bench.run(attempt)
+    bench.commit(attempt)
+    assert bench.read(lab.rewards, "rewards.jsonl") == narrow
 
 
 def test_evolved_prompts_are_new_tasks_with_their_lineage(bench, lab_round):
