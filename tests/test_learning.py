@@ -1,4 +1,4 @@
-"""The lab really learns: the whole chain, from demonstrations to the table, lifts the sampled reward on prompts never trained on."""
+"""The lab really learns: the whole chain lifts the sampled reward on prompts that were never trained on."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 import eva_hpc
 from eva_hpc.config.site import Engine, Resources, Site
-from eva_hpc.plan.jobs import task_resources
+from eva_hpc.plan.jobs import pending_tasks, task_resources
 from eva_hpc.plan.plan import Plan, Task
 from eva_hpc.stages.contract import Context, Counts, StageSpec
 from eva_hpc.stages.registry import STAGES
@@ -101,7 +101,8 @@ def prepare(task: Task, site: Site, store: Store, results: Path) -> Attempt:
         store.set_aside(Artifact(folder, {}))
     work = folder / "work"
     work.mkdir(parents=True, exist_ok=True)
-    (work / FAILURE).unlink(missing_ok=True)
+    for stale in [work / FAILURE, *work.glob("progress-*.json")]:
+        stale.unlink(missing_ok=True)
     log = log_path(results, task)
     log.parent.mkdir(parents=True, exist_ok=True)
     return Attempt(
@@ -123,7 +124,16 @@ def conclude(attempt: Attempt, store: Store, seconds: float) -> Artifact:
         counts = stage.finish(attempt.spec(), attempt.inputs, attempt.folder, attempt.context())
     else:
         counts = Counts(**orjson.loads((attempt.work / COUNTS).read_bytes()))
-    inputs = {role: {"stage": i.stage, "name": i.name, "key": i.key} for role, i in attempt.task.inputs.items()}
+    inputs = {}
+    for role, folder in attempt.inputs.items():
+        source = store.at(folder)
+        if source is None:
+            raise MissingInput(f"{folder} is not there any more")
+        inputs[role] = {
+            "key": attempt.task.inputs[role].key,
+            "artifact": str(folder.relative_to(attempt.store)),
+            "content": source.content,
+        }
     return store.commit(
         attempt.task.identity,
         {
@@ -140,21 +150,46 @@ def conclude(attempt: Attempt, store: Store, seconds: float) -> Artifact:
 
 
 def survey(plan: Plan, store: Store) -> list[str]:
-    """Verify every artifact the plan can reuse; corrupt ones are moved away, so that they count as not done.
+    """Move away what the plan cannot build on, so that it counts as not done.
+
+    That is artifacts that are corrupt, that point to something that is gone, or that were made from another version of an
+    input than the store has now.
+
+    Contents are verified of what pending tasks will read, and of the results.
 
     Returns:
         One line per artifact that was moved away.
     """
-    moved = []
-    for task in plan.tasks:
-        artifact = store.find(task.identity)
-        if artifact is None:
-            continue
-        try:
-            _verify(artifact)
-        except CorruptArtifact as error:
-            moved.append(f"{error}; moved to {store.set_aside(artifact).name}")
-    return moved
+    moved: list[str] = []
+    while True:
+        before = len(moved)
+        for task in plan.tasks:
+            artifact = store.find(task.identity)
+            if artifact is not None and (problem := _stale(task, artifact, store)):
+                moved.append(f"{task.id}: {problem}; moved to {store.set_aside(artifact).name}")
+        wanted = [identity for run in plan.runs for identity in run.evaluations.values()]
+        for task in pending_tasks(plan, lambda identity: store.find(identity) is not None):
+            wanted += task.inputs.values()
+        for identity in dict.fromkeys(wanted):
+            artifact = store.find(identity)
+            try:
+                if artifact is not None:
+                    _verify(artifact)
+            except CorruptArtifact as error:
+                moved.append(f"{error}; moved to {store.set_aside(artifact).name}")  # type: ignore[arg-type]
+        if len(moved) == before:
+            return moved
+
+
+def _stale(task: Task, artifact: Artifact, store: Store) -> str | None:
+    """Why an intact artifact cannot be built on, if so."""
+    for role, made_from in artifact.manifest["inputs"].items():
+        source = store.at(store.root / made_from["artifact"])
+        if source is not None and source.content != made_from["content"]:
+            return f"its input {role} has changed since"
+    check = getattr(STAGES[task.stage], "check", None)
+    problem: str | None = check(artifact.folder) if check else None
+    return problem
 
 
 def log_path(results: Path, task: Task) -> Path:

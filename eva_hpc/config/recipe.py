@@ -49,7 +49,7 @@ class LabPolicy(Section):
     seed: int = Field(
         default=0, ge=0, description="seed of its weights and demonstrations: another seed is another start policy"
     )
-    steps: int = Field(default=600, ge=1, description="optimiser steps of supervised training")
+    steps: int = Field(default=800, ge=1, description="optimiser steps of supervised training")
 
 
 class PretrainedPolicy(Section):

@@ -36,7 +36,7 @@ def _all_differ(values: tuple[Any, ...]) -> tuple[Any, ...]:
 Value = Annotated[bool | int | float | str, BeforeValidator(_scalar)]
 AxisValues = Annotated[tuple[Value, ...], Field(strict=False, min_length=1), AfterValidator(_all_differ)]
 Seeds = Annotated[
-    tuple[Annotated[int, Field(ge=0)], ...],
+    tuple[Annotated[int, Field(ge=0, lt=2**63)], ...],
     Field(strict=False, min_length=1),
     AfterValidator(_all_differ),
 ]

@@ -9,8 +9,8 @@ A stage module defines::
     def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts: ...
 
 and may define ``finish(spec, inputs, out, context) -> Counts``, which runs once, after `run` has ended well on every rank,
-to put together what the ranks wrote. Its counts then stand for the stage. A new stage is one such module plus one line in
-the registry.
+to put together what the ranks wrote; its counts then stand for the stage. It may also define ``check(folder) -> str | None``,
+which says why a committed artifact cannot be used any more. A new stage is one such module plus one line in the registry.
 """
 
 from __future__ import annotations

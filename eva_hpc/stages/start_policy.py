@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from eva_hpc.config.recipe import LabPolicy, Policy
 from eva_hpc.stages.contract import Context, Counts, Inputs, Interrupted, Parallel, StageSpec
-from eva_hpc.stages.policy import write_policy
+from eva_hpc.stages.policy import read_policy, write_policy
 
 
 class Spec(StageSpec):
@@ -57,3 +57,9 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
     if context.rank == 0:
         write_policy(out, path="model", dtype="float32", attention="sdpa")
     return Counts(read=policy.steps, written=1)
+
+
+def check(folder: Path) -> str | None:
+    """Why this artifact cannot be used any more: the model it points to has been moved or deleted."""
+    path = Path(read_policy(folder).path)
+    return f"{path} is gone" if path.is_absolute() and not path.exists() else None

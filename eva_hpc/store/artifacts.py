@@ -18,7 +18,7 @@ from typing import Any
 
 import orjson
 
-from eva_hpc.store.keys import Identity
+from eva_hpc.store.keys import Identity, digest
 
 MANIFEST = "manifest.json"
 WORK = "work"
@@ -34,6 +34,11 @@ class Artifact:
 
     folder: Path
     manifest: Mapping[str, Any]
+
+    @property
+    def content(self) -> str:
+        """A hash of the names and contents of its files."""
+        return digest(self.manifest["files"])
 
     def verify(self) -> None:
         """Compare size and SHA-256 of every file with the manifest.
@@ -89,6 +94,10 @@ class Store:
             if held.contains(identity):
                 found.append((tuple(value for _, value in held.nested), artifact))
         return min(found, key=lambda pair: pair[0])[1] if found else None
+
+    def at(self, folder: Path) -> Artifact | None:
+        """The committed artifact in a folder; sizes are compared as in :meth:`find`."""
+        return _read(folder)
 
     def commit(self, identity: Identity, description: Mapping[str, Any]) -> Artifact:
         """Make what lies in the artifact's folder final: sync every file, write the manifest by atomic rename, drop `work`.

@@ -12,6 +12,8 @@ from pathlib import Path
 import orjson
 import pytest
 
+from eva_hpc.store.artifacts import Store
+from eva_hpc.store.keys import Identity
 from eva_hpc.store.records import read_jsonl
 
 pytestmark = pytest.mark.slow
@@ -119,7 +121,8 @@ def test_a_corrupt_artifact_is_moved_away_and_made_again(finished: Path) -> None
     ]
     original = pairs.read_bytes()
     pairs.write_bytes(original.replace(b"a", b"b", 1))
-    _forget_evaluations(store)
+    for stage in ("train", "answer", "judge", "evaluate"):
+        _forget(store, stage)
 
     result = run(finished)
 
@@ -146,8 +149,8 @@ def _values(root: Path) -> dict[tuple[str, str], float]:
     return {(row["run"], row["metric"]): row["value"] for row in read_jsonl(root / RESULTS / "metrics.jsonl")}
 
 
-def _forget_evaluations(store: Path) -> None:
-    for manifest in store.glob("evaluate/*/manifest.json"):
+def _forget(store: Path, stage: str) -> None:
+    for manifest in store.glob(f"{stage}/*/manifest.json"):
         manifest.unlink()
 
 
@@ -169,3 +172,22 @@ def _processes_with(mark: str) -> list[str]:
         except OSError:
             continue
     return found
+
+
+def test_what_was_made_from_another_version_of_an_input_is_made_again(finished: Path) -> None:
+    """Keys name recipes; where an artifact was made anew with other content, what was made from the old one is stale."""
+    store = finished / "store"
+    (manifest,) = store.glob("questions/*/manifest.json")
+    content = orjson.loads(manifest.read_bytes())
+    questions = manifest.parent / "questions.jsonl"
+    lines = questions.read_bytes().splitlines(keepends=True)
+    questions.write_bytes(b"".join(reversed(lines)))
+    manifest.unlink()
+    identity = Identity.from_json(content["identity"])
+    Store(store).commit(identity, {key: value for key, value in content.items() if key not in ("files", "key", "identity")})
+
+    result = run(finished)
+
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "its input questions has changed since" in " ".join(result.stdout.split())
+    assert (finished / RESULTS / "metrics.jsonl").exists()

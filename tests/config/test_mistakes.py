@@ -251,7 +251,11 @@ SWEEP_MISTAKES = {
     "no axes": ("axes:\n  responses_per_prompt: [2, 4]", "axes: {}", ["sweep.yaml:3: axes: has no values; give at least one"]),
     "seed twice": ("[1, 2, 3]", "[1, 1]", ["sweep.yaml:5: seeds: lists 1 more than once; every value must differ"]),
     "no seeds": ("[1, 2, 3]", "[]", ["sweep.yaml:5: seeds: has no values; give at least one"]),
-    "seed that is text": ("[1, 2, 3]", "[1, x]", ["sweep.yaml:5: seeds[1]: found 'x'; must be an integer, at least 0"]),
+    "seed that is text": (
+        "[1, 2, 3]",
+        "[1, x]",
+        [f"sweep.yaml:5: seeds[1]: found 'x'; must be an integer, at least 0 and below {2**63}"],
+    ),
     "recipe by an unknown scale": (
         "recipe: recipe.yaml",
         "recipe: {labs: recipe.yaml}",

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from eva_hpc.config.recipe import FilePrompts, LabPrompts
+from eva_hpc.config.recipe import FilePrompts, HubPrompts, LabPrompts
 from eva_hpc.plan.graph import Node
 from eva_hpc.stages import prompts
 from eva_hpc.stages.contract import StageFailed
@@ -149,3 +149,13 @@ def test_a_missing_column_is_a_failure_that_lists_the_columns(bench, policy_of, 
     node = from_file(write(tmp_path / "p.jsonl", TEXTS, "text"), policy_of(tokenizer_only))
     with pytest.raises(StageFailed, match="no column 'prompt'; they have text"):
         bench.make(node)
+
+
+def test_a_hub_dataset_is_read_by_name_split_and_column(tmp_path):
+    """A folder with data files is to `datasets` what a hub name is."""
+    (tmp_path / "org").mkdir()
+    (tmp_path / "org" / "train.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS[:3]))
+    (tmp_path / "org" / "test.jsonl").write_text(json.dumps({"text": TEXTS[4]}) + "\n")
+    source = HubPrompts(name=str(tmp_path / "org"), split="train", column="text")
+
+    assert prompts.read_column(source, tmp_path / "cache") == TEXTS[:3]
