@@ -111,10 +111,10 @@ class Store:
         files = {}
         for path in paths:
             path.chmod(folder.stat().st_mode & 0o666)  # some libraries write files that only their owner can read
-            _sync(path)
+            sync(path)
             files[str(path.relative_to(folder))] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
         for parent in {folder, *(path.parent for path in paths)}:
-            _sync(parent)
+            sync(parent)
         manifest = {**description, "identity": identity.to_json(), "key": identity.key, "files": files}
         write_atomically(folder / MANIFEST, orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
         shutil.rmtree(folder / WORK, ignore_errors=True)
@@ -137,7 +137,16 @@ def write_atomically(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.rename(path)
-    _sync(path.parent)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _is_data(relative: Path) -> bool:
@@ -162,11 +171,3 @@ def _sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             sha.update(block)
     return sha.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -8,14 +8,13 @@ FOLDER/step-00000120/
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import orjson
 
-from eva_hpc.store.artifacts import write_atomically
+from eva_hpc.store.artifacts import sync, write_atomically
 from eva_hpc.training.distributed import Ranks
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def save(engine: deepspeed.DeepSpeedEngine, folder: Path, step: int, ranks: Rank
     ranks.wait()
     if ranks.rank == 0:
         for file in path.iterdir():
-            _sync(file)
+            sync(file)
         write_atomically(path / _COMPLETE, orjson.dumps({"step": step, "world_size": ranks.world_size}))
         for older in folder.glob("step-*"):
             if older != path:
@@ -76,11 +75,3 @@ def latest_step(folder: Path, world_size: int) -> int:
 
 def _path(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}"
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

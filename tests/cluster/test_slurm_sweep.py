@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import orjson
@@ -9,7 +12,7 @@ import pytest
 
 from eva_hpc.cluster.devcluster import Cluster
 from eva_hpc.store.records import read_jsonl
-from tests.cluster.sweeps import explain, ledger, sweep
+from tests.cluster.sweeps import CHECKOUT, explain, ledger, sweep
 
 pytestmark = pytest.mark.slow
 
@@ -83,3 +86,15 @@ def test_what_sbatch_refuses_is_told_in_one_message(devcluster: Cluster, tmp_pat
     assert result.returncode == 2
     assert "invalid partition specified: nope" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_the_launcher_itself_runs_as_a_small_job(results: Path, tmp_path: Path) -> None:
+    log = tmp_path / "sweep.log"
+    command = ["sbatch", "--wait", f"--output={log}", "sbatch/sweep.sbatch", *SMALL, "--set", f"site.root={results.parent}"]
+    environment = {**os.environ, "EVA_HPC_PYTHON": sys.executable}
+
+    done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+    assert done.returncode == 0, done.stderr + log.read_text()
+    assert ", 0 to do" in " ".join(log.read_text().split())
+    assert "table.tex" in log.read_text()
