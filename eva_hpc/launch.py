@@ -127,7 +127,7 @@ def _say_what_is_ahead(plan: Plan, pending: list[Task], board: Board, console: C
 def _run_here(board: Board, site: Site, store: Store, results: Path, pending: list[Task], console: Console) -> None:
     from eva_hpc.cluster.local import LocalPool, width
 
-    with _alone(store), shown(LiveDisplay(board, console, site.slots, lambda task: width(task, site))):
+    with _alone(store.root), shown(LiveDisplay(board, console, site.slots, lambda task: width(task, site))):
         LocalPool(board, site, store, results).run(pending)
 
 
@@ -139,7 +139,8 @@ def _run_on_slurm(
 
     without_own_job()
     sweep = SlurmSweep(board, site, store, results)
-    owners = sweep.submit(pending)
+    with _alone(results):
+        owners = sweep.submit(pending)
     jobs = len(set(owners.values()))
     if jobs:
         console.print(f"{jobs} jobs in Slurm's queue for {len(owners)} stages")
@@ -155,18 +156,18 @@ def _run_on_slurm(
 
 
 @contextmanager
-def _alone(store: Store) -> Iterator[None]:
-    """Only one local sweep at a time works on a store.
+def _alone(folder: Path) -> Iterator[None]:
+    """Only one process at a time does this with a folder: a local sweep with its store, a submission with its results.
 
     Raises:
         ConfigError: another one does.
     """
-    store.root.mkdir(parents=True, exist_ok=True)
-    with (store.root / "local.lock").open("w") as lock:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "in-use.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConfigError(f"another sweep is at work in {store.root}: wait for it, or choose another site.root") from None
+            raise ConfigError(f"another sweep is at work in {folder}: wait for it, or choose another site.root") from None
         yield
 
 

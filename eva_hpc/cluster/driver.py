@@ -62,16 +62,21 @@ class _Job:
         self.submission = submission
         self.name = name
         self.store = Store(submission.store)
-        self.ledger = Ledger(submission.results / "ledger.jsonl")
-        self.told_to_stop = threading.Event()
-        # Steps get the signal from Slurm themselves; the driver must outlive them to requeue the job.
-        for number in (signal.SIGUSR2, signal.SIGTERM):
-            signal.signal(number, lambda *_: self.told_to_stop.set())
+        self.ledger = Ledger(submission.results, f"job-{_job_id()}")
+        # Steps get these signals from Slurm themselves; the driver must outlive them. USR2 says that the time is nearly over:
+        # save and go on later. TERM says that Slurm ends the job: by the user's scancel, which must not be undone, or to
+        # preempt it, which Slurm follows up by itself if the driver is still there.
+        self.time_is_up = threading.Event()
+        self.ended = threading.Event()
+        signal.signal(signal.SIGUSR2, lambda *_: self.time_is_up.set())
+        signal.signal(signal.SIGTERM, lambda *_: self.ended.set())
 
     def run(self, tasks: tuple[str, ...]) -> str:
         for name in tasks:
             task = self.submission.plan.by_id[name]
             if self.store.find(task.identity) is None:
+                if self.time_is_up.is_set():
+                    self._requeue(task)
                 self._run(task)
         return "done"
 
@@ -87,8 +92,10 @@ class _Job:
             (work / FAILURE).write_text(str(error))
             self._fail(task, str(error))
         code = self._run_processes(attempt)
-        if code == SAVED or (code != 0 and self.told_to_stop.is_set()):
+        if code != 0 and self.time_is_up.is_set():
             self._requeue(task)
+        if code != 0 and self.ended.is_set():
+            self._await_the_end(task)
         if code == 0:
             conclude(attempt, self.store, time.monotonic() - began)
             self.ledger.record("done", task=task.id, job=job, seconds=round(time.monotonic() - began, 3))
@@ -137,14 +144,20 @@ class _Job:
                 try:
                     return process.wait(timeout=1.0)
                 except subprocess.TimeoutExpired:
-                    if self.told_to_stop.is_set() and command[0] == sys.executable:
+                    if (self.time_is_up.is_set() or self.ended.is_set()) and command[0] == sys.executable:
                         process.send_signal(signal.SIGTERM)
 
     def _requeue(self, task: Task) -> None:
         """Put the job back into the queue; Slurm ends this process."""
-        self.ledger.record("saved", task=task.id, job=_job_id())
+        self.ledger.record("requeued", task=task.id, job=_job_id())
         subprocess.run(["scontrol", "requeue", _job_id()], check=False, timeout=60)
-        signal.pause()
+        self._await_the_end(task)
+
+    def _await_the_end(self, task: Task) -> None:
+        """Stay until Slurm kills this process: leaving early would make a failure of what is none."""
+        self.ledger.record("ended", task=task.id, job=_job_id())
+        while True:
+            signal.pause()
 
     def _fail(self, task: Task, reason: str) -> None:
         self.ledger.record("failed", task=task.id, job=_job_id(), reason=reason)

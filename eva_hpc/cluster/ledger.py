@@ -1,6 +1,10 @@
 """The ledger: one appended line per event of an attempt, so that what happened can be read after everything else is gone.
 
-{"time": "2026-01-31T12:00:00+00:00", "event": "done", "task": "train/5f0c…", "runs": 5, "seconds": 6.1}
+    RESULTS/ledger/launcher.jsonl
+    RESULTS/ledger/job-1234_5.jsonl
+    {"time": "2026-01-31T12:00:00.123+00:00", "event": "done", "task": "train/5f0c…", "seconds": 6.1}
+
+Every writer has a file of its own: appends of several nodes to one file can be lost on network file systems.
 """
 
 from __future__ import annotations
@@ -15,17 +19,18 @@ import orjson
 
 
 class Ledger:
-    """Appends events to a JSONL file; a line is written whole."""
+    """The events of a sweep; `writer` names the file that this process appends to."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, results: Path, writer: str = "launcher") -> None:
+        self._folder = results / "ledger"
+        self._path = self._folder / f"{writer}.jsonl"
         self._lock = threading.Lock()
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
 
     def record(self, event: str, **fields: Any) -> None:
-        """Append one event, with the time."""
+        """Append one event, with the time; a line is written whole."""
         line = orjson.dumps(
-            {"time": datetime.now(timezone.utc).isoformat(timespec="seconds"), "event": event, **fields},
+            {"time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"), "event": event, **fields},
             option=orjson.OPT_APPEND_NEWLINE,
         )
         with self._lock:
@@ -36,7 +41,11 @@ class Ledger:
                 os.close(handle)
 
     def events(self) -> list[dict[str, Any]]:
-        """All events so far; a last line that was cut off is left out."""
-        if not self._path.exists():
-            return []
-        return [orjson.loads(line) for line in self._path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+        """All events of all writers in the order of time; a last line that was cut off is left out."""
+        events = [
+            orjson.loads(line)
+            for path in self._folder.glob("*.jsonl")
+            for line in path.read_bytes().splitlines(keepends=True)
+            if line.endswith(b"\n")
+        ]
+        return sorted(events, key=lambda event: str(event["time"]))

@@ -43,11 +43,13 @@ class LocalPool:
         self.site = site
         self.store = store
         self.results = results
-        self.ledger = Ledger(results / "ledger.jsonl")
+        self.ledger = Ledger(results)
         self._ended: queue.Queue[tuple[Task, str | None, bool]] = queue.Queue()
         self._running: dict[str, _Running] = {}
         self._stopping = False
         os.environ["OMP_NUM_THREADS"] = str(site.default.threads)
+        if not any(need.gpus_per_rank for need in (site.default, *site.stages.values())):
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what runs where must be what the site file says
         self._server = multiprocessing.get_context("forkserver")
         self._server.set_forkserver_preload(["eva_hpc.cluster.warm"])
 

@@ -37,7 +37,7 @@ class SlurmSweep:
         self.site = site
         self.store = store
         self.results = results
-        self.ledger = Ledger(results / "ledger.jsonl")
+        self.ledger = Ledger(results)
 
     def active(self) -> dict[str, str]:
         """Job id by task id, for the tasks of jobs that an earlier call submitted and that have not ended.

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from eva_hpc.store.records import read_jsonl
+from eva_hpc.cluster.ledger import Ledger
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -25,4 +25,4 @@ def explain(result: subprocess.CompletedProcess[str], results: Path) -> str:
 
 def ledger(results: Path) -> list[dict]:
     """The events of a sweep."""
-    return read_jsonl(results / "ledger.jsonl")
+    return Ledger(results).events()

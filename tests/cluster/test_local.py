@@ -12,6 +12,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from eva_hpc.cluster.ledger import Ledger
 from eva_hpc.store.artifacts import Store
 from eva_hpc.store.keys import Identity
 from eva_hpc.store.records import read_jsonl
@@ -37,8 +38,7 @@ def run(root: Path, *more: str) -> subprocess.CompletedProcess[str]:
 
 
 def ledger(root: Path) -> list[dict]:
-    path = root / RESULTS / "ledger.jsonl"
-    return read_jsonl(path) if path.exists() else []
+    return Ledger(root / RESULTS).events()
 
 
 @pytest.fixture(scope="module")
