@@ -22,7 +22,6 @@ from eva_hpc.cluster.ledger import Ledger
 from eva_hpc.cluster.rendezvous import clean_environment, free_port, master_address, nested_step
 from eva_hpc.config.site import Site
 from eva_hpc.plan.plan import Plan, Task
-from eva_hpc.stages.contract import SAVED
 from eva_hpc.store.artifacts import Store
 
 _RENDEZVOUS_ATTEMPTS = 3
