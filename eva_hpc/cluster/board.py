@@ -70,14 +70,17 @@ class Board:
         with self._lock:
             self.entries[task.id] = Entry(State.RUNNING, started=time.monotonic(), log=log, work=work)
 
-    def finished(self, task: Task) -> float:
-        """A task is committed; returns the seconds it took."""
-        return self._end(task, State.DONE, "")
+    def finished(self, task: Task, seconds: float) -> None:
+        """A task is committed; it took so many seconds."""
+        with self._lock:
+            entry = self.entries[task.id]
+            entry.state, entry.seconds = State.DONE, seconds
 
     def failed(self, task: Task, reason: str) -> None:
         """A task failed; what needs it is blocked."""
-        self._end(task, State.FAILED, reason)
         with self._lock:
+            entry = self.entries[task.id]
+            entry.state, entry.reason = State.FAILED, reason
             for other in self.plan.tasks:
                 blocked = any(
                     self.entries[parent.id].state in (State.FAILED, State.BLOCKED) for parent in self.plan.parents(other)
@@ -127,10 +130,3 @@ class Board:
                 elif entry.state is State.RUNNING and entry.started is not None:
                     left += max(0.0, seconds * (1 - entry.progress()))
             return left / slots
-
-    def _end(self, task: Task, state: State, reason: str) -> float:
-        with self._lock:
-            entry = self.entries[task.id]
-            entry.seconds = time.monotonic() - entry.started if entry.started is not None else 0.0
-            entry.state, entry.reason = state, reason
-            return entry.seconds

@@ -28,6 +28,16 @@ GRACE_S = 30.0
 """Seconds that a stage told to stop has for saving."""
 
 
+@dataclass(frozen=True)
+class _Ended:
+    """How a task ended: committed if there is no reason why not; `saved` if it was told to stop and can go on."""
+
+    task: Task
+    seconds: float = 0.0
+    reason: str | None = None
+    saved: bool = False
+
+
 @dataclass
 class _Running:
     task: Task
@@ -44,9 +54,8 @@ class LocalPool:
         self.store = store
         self.results = results
         self.ledger = Ledger(results)
-        self._ended: queue.Queue[tuple[Task, str | None, bool]] = queue.Queue()
+        self._ended: queue.Queue[_Ended] = queue.Queue()
         self._running: dict[str, _Running] = {}
-        self._stopping = False
         os.environ["OMP_NUM_THREADS"] = str(site.default.threads)
         if not any(need.gpus_per_rank for need in (site.default, *site.stages.values())):
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what runs where must be what the site file says
@@ -65,7 +74,7 @@ class LocalPool:
                 self._start_ready(waiting)
                 if not self._running:
                     break
-                self._collect(waiting)
+                self._collect()
         except KeyboardInterrupt:
             self._stop()
             raise
@@ -94,8 +103,7 @@ class LocalPool:
         try:
             attempt = prepare(task, self.site, self.store, self.results)
         except MissingInput as error:
-            self._ended.put((task, str(error), False))
-            self.board.started(task, self.results, self.results)
+            self._ended.put(_Ended(task, reason=str(error)))
             return
         self.board.started(task, attempt.log, attempt.work)
         self.ledger.record("started", task=task.id, runs=len(task.runs), log=str(attempt.log))
@@ -103,20 +111,20 @@ class LocalPool:
 
     def _attend(self, running: _Running, attempt: Attempt) -> None:
         """Start the processes of a task, wait for them, commit."""
-        reason: str | None = None
-        saved = False
+        began = time.monotonic()
         try:
-            began = time.monotonic()
             codes = self._run_processes(running, attempt)
+            seconds = time.monotonic() - began
             if all(code == 0 for code in codes):
-                conclude(attempt, self.store, time.monotonic() - began)
+                conclude(attempt, self.store, seconds)
+                end = _Ended(running.task, seconds)
             elif SAVED in codes and all(code in (0, SAVED) for code in codes):
-                saved, reason = True, "stopped"
+                end = _Ended(running.task, reason="stopped", saved=True)
             else:
-                reason = _reason(attempt, codes)
+                end = _Ended(running.task, reason=_reason(attempt, codes))
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-        self._ended.put((running.task, reason, saved))
+            end = _Ended(running.task, reason=f"{type(error).__name__}: {error}")
+        self._ended.put(end)
 
     def _run_processes(self, running: _Running, attempt: Attempt) -> list[int]:
         """Exit codes by rank. When one rank fails the others are ended: they would wait for it for ever."""
@@ -138,23 +146,20 @@ class LocalPool:
                         _signal_group(other, signal.SIGKILL)
         return [process.exitcode if process.exitcode is not None else 1 for process in running.processes]
 
-    def _collect(self, waiting: dict[str, Task]) -> None:
+    def _collect(self) -> None:
         """Wait for one task to end and book it."""
-        task, reason, saved = self._ended.get()
+        end = self._ended.get()
+        task = end.task
         del self._running[task.id]
-        if reason is None:
-            seconds = self.board.finished(task)
-            self.ledger.record("done", task=task.id, runs=len(task.runs), seconds=round(seconds, 3))
-        elif saved and self._stopping:
-            self.board.set(task, State.PENDING)
-            self.ledger.record("saved", task=task.id)
+        if end.reason is None:
+            self.board.finished(task, end.seconds)
+            self.ledger.record("done", task=task.id, runs=len(task.runs), seconds=round(end.seconds, 3))
         else:
-            self.board.failed(task, reason)
-            self.ledger.record("failed", task=task.id, reason=reason)
+            self.board.failed(task, end.reason)
+            self.ledger.record("failed", task=task.id, reason=end.reason)
 
     def _stop(self) -> None:
         """Tell every stage to stop, wait for it to save, kill what does not end in time."""
-        self._stopping = True
         deadline = time.monotonic() + GRACE_S
         for number in (signal.SIGTERM, signal.SIGKILL):
             for running in list(self._running.values()):
@@ -162,17 +167,18 @@ class LocalPool:
                     _signal_group(process, number)
             while self._running and (number == signal.SIGKILL or time.monotonic() < deadline):
                 try:
-                    task, reason, _ = self._ended.get(timeout=0.1)
+                    end = self._ended.get(timeout=0.1)
                 except queue.Empty:
                     continue
                 except KeyboardInterrupt:
                     break
-                del self._running[task.id]
-                if reason is None:
-                    self.board.finished(task)
+                del self._running[end.task.id]
+                if end.reason is None:
+                    self.board.finished(end.task, end.seconds)
+                    self.ledger.record("done", task=end.task.id, seconds=round(end.seconds, 3))
                 else:
-                    self.board.set(task, State.PENDING)
-                self.ledger.record("done" if reason is None else "stopped", task=task.id)
+                    self.board.set(end.task, State.PENDING)
+                    self.ledger.record("stopped", task=end.task.id, saved=end.saved)
 
 
 def width(task: Task, site: Site) -> int:

@@ -88,8 +88,8 @@ class SlurmSweep:
             for name, task in list(waiting.items()):
                 if self.board.entries[name].state is State.BLOCKED:
                     del waiting[name]
-                elif self.store.find(task.identity) is not None:
-                    self.board.finished(task)
+                elif (artifact := self.store.find(task.identity)) is not None:
+                    self.board.finished(task, artifact.manifest["seconds"])
                     del waiting[name]
             jobs = {owners[name] for name in waiting}
             try:
