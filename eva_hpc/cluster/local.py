@@ -162,10 +162,11 @@ class LocalPool:
         """Tell every stage to stop, wait for it to save, kill what does not end in time."""
         deadline = time.monotonic() + GRACE_S
         for number in (signal.SIGTERM, signal.SIGKILL):
-            for running in list(self._running.values()):
-                for process in running.processes:
-                    _signal_group(process, number)
             while self._running and (number == signal.SIGKILL or time.monotonic() < deadline):
+                # Again and again: a process that was just being started is met at the next turn.
+                for running in list(self._running.values()):
+                    for process in list(running.processes):
+                        _signal_group(process, number)
                 try:
                     end = self._ended.get(timeout=0.1)
                 except queue.Empty:

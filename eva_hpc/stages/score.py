@@ -86,7 +86,10 @@ def open_reward(reward: Reward, context: Context) -> Callable[[Sequence[Conversa
     def score(conversations: Sequence[Conversation]) -> list[float]:
         if not models:
             models.append(open_reward_model(reward, limits(context)))
+        before = models[0].truncated
         values = models[0].score([messages for messages, _ in conversations])
+        if cut := models[0].truncated - before:
+            print(f"{cut} of {len(values)} conversations were longer than max_length: the beginning of their prompt was cut")
         if bad := [value for value in values if not math.isfinite(value)]:
             raise StageFailed(
                 f"{reward.path} gave {len(bad)} of {len(values)} rewards that are no finite numbers: try dtype float32"
