@@ -6,7 +6,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,17 +46,30 @@ class Request:
     wait: bool
 
 
+class JobsGoOn(KeyboardInterrupt):
+    """The jobs go on. The same command shows how far they are, and writes the table at the end."""
+
+
 def launch(request: Request, console: Console) -> bool:
     """Do what was asked; returns whether everything that was to be done is done.
 
     Raises:
         ConfigError: a mistake in what was asked; nothing was started.
-        KeyboardInterrupt: the user stopped it; what was done is kept.
+        QueueError: Slurm does not answer.
+        KeyboardInterrupt: the user, or a signal, stopped it; what was done is kept. :class:`JobsGoOn` if Slurm has the rest.
     """
-    site = load_site(_site_name(request.site, console), request.settings, known_stages=set(STAGES))
+    name = request.site or os.environ.get("EVA_HPC_SITE") or _this_machine()
+    site = load_site(name, request.settings, known_stages=set(STAGES))
     experiment = load_experiment(
         request.file, site=site, overrides=request.settings, quick=request.quick, recipe=request.recipe
     )
+    experiment = experiment.model_copy(
+        update={"settings": tuple(one for one in request.settings if not one.startswith("site."))}
+    )
+    if not (request.site or os.environ.get("EVA_HPC_SITE")):
+        missing = "Slurm" if shutil.which("nvidia-smi") else "Slurm and no GPU"
+        where = f"running on this machine (site {site.name}, recipe {experiment.recipe.name})"
+        console.print(f"[bold]No {missing} here: {where}.[/bold]")
     plan = make_plan(experiment)
     root = Path(site.root).absolute()
     store, results = Store(root / "store"), root / experiment.name
@@ -64,41 +77,52 @@ def launch(request: Request, console: Console) -> bool:
         _show_plan(plan, site, store, results, console)
         return True
 
-    if site.executor == "slurm" and not queue.available():
-        raise ConfigError(
-            f"site {site.name}: Slurm does not answer here (scontrol ping). Without a cluster, a throwaway one will do: "
-            'eval "$(.venv/bin/eva-hpc devcluster up)", then --site devcluster'
-        )
     if site.executor == "slurm":
         check_engines(experiment)
-    results.mkdir(parents=True, exist_ok=True)
+        if not queue.available():
+            raise ConfigError(
+                f"site {site.name}: Slurm does not answer here (scontrol ping). Without a cluster, a throwaway one will do: "
+                'eval "$(.venv/bin/eva-hpc devcluster up)", then --site devcluster'
+            )
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        store.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"site {site.name}: root {root}: cannot be written: {error.strerror}") from None
+    with _alone(store.root) if site.executor == "local" else nullcontext():
+        return _carry_out(experiment, plan, site, store, results, request.wait, console)
+
+
+def _carry_out(
+    experiment: Experiment, plan: Plan, site: Site, store: Store, results: Path, wait: bool, console: Console
+) -> bool:
+    """Reuse what is done, execute the rest, write the tables; returns as :func:`launch`."""
     for line in survey(plan, store):
-        console.print(f"[bold red]corrupt:[/bold red] {escape(line)}")
+        console.print(f"[bold red]set aside:[/bold red] {escape(line)}")
     pending = pending_tasks(plan, lambda identity: store.find(identity) is not None)
     board = _board(plan, store, pending)
     write_atomically(results / "experiment.json", experiment.model_dump_json(indent=2).encode())
     _say_what_is_ahead(plan, pending, board, console)
     if site.executor == "local":
         _run_here(board, site, store, results, pending, console)
-    elif not _run_on_slurm(board, site, store, results, pending, request.wait, console):
+    elif not _run_on_slurm(board, site, store, results, pending, wait, console):
         return True
     _show_failures(board, console)
     _write_tables(experiment, plan, store, results, console)
     return board.count(State.FAILED, State.BLOCKED, State.PENDING) == 0
 
 
-def _site_name(asked: str | None, console: Console) -> str:
-    """The site asked for, else that of EVA_HPC_SITE, else this machine, which is said in bold."""
-    name = asked or os.environ.get("EVA_HPC_SITE")
-    if name:
-        return name
+def _this_machine() -> str:
+    """The site where none was named: this machine, unless it has a Slurm that somebody must have meant to use.
+
+    Raises:
+        ConfigError: it has.
+    """
     if queue.available():
         raise ConfigError(
             "--site: this machine has Slurm; say which site file describes it, e.g. --site h100 (sbatch/sites/h100.yaml), "
             "or --site laptop to run here"
         )
-    missing = "Slurm" if shutil.which("nvidia-smi") else "Slurm and no GPU"
-    console.print(f"[bold]No {missing} here: running at lab scale on this machine (site laptop, recipe lab).[/bold]")
     return "laptop"
 
 
@@ -127,7 +151,7 @@ def _say_what_is_ahead(plan: Plan, pending: list[Task], board: Board, console: C
 def _run_here(board: Board, site: Site, store: Store, results: Path, pending: list[Task], console: Console) -> None:
     from eva_hpc.cluster.local import LocalPool, width
 
-    with _alone(store.root), shown(LiveDisplay(board, console, site.slots, lambda task: width(task, site))):
+    with shown(LiveDisplay(board, console, site.slots, lambda task: width(task, site))):
         LocalPool(board, site, store, results).run(pending)
 
 
@@ -150,8 +174,8 @@ def _run_on_slurm(
                 sweep.watch(owners)
             return True
     except KeyboardInterrupt:
-        console.print()
-    console.print("The jobs go on. The same command shows how far they are, and writes the table at the end.")
+        raise JobsGoOn from None
+    console.print(JobsGoOn.__doc__)
     return False
 
 

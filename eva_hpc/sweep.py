@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Optional
@@ -39,15 +40,24 @@ def sweep(
     """
     from rich.console import Console
 
+    from eva_hpc.cluster.queue import QueueError
     from eva_hpc.config.errors import ConfigError
-    from eva_hpc.launch import Request, launch
+    from eva_hpc.launch import JobsGoOn, Request, launch
 
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
     try:
         ended_well = launch(Request(file, site, recipe, tuple(set_), quick, dry_run, wait), console)
     except ConfigError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(str(error), markup=False)
         raise typer.Exit(USERS_MISTAKE) from None
+    except QueueError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"Slurm does not answer: {error}", markup=False)
+        raise typer.Exit(WORK_FAILED) from None
+    except JobsGoOn as going_on:
+        console.print(f"\n{going_on.__doc__}")
+        raise typer.Exit(INTERRUPTED) from None
     except KeyboardInterrupt:
         console.print("\n[bold]Stopped.[/bold] What was done is kept: the same command goes on from here.")
         raise typer.Exit(INTERRUPTED) from None

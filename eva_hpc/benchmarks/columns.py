@@ -12,17 +12,19 @@ _DEFAULT: Mapping[str, tuple[tuple[str, str, str, int], ...]] = {
     "lab": (
         ("win_rate", "WR", "Against start", 1),
         ("gain", "gain", "Against start", 1),
-        ("reward", "mean", "Sampled reward", 1),
+        ("reward", "all", "Sampled reward", 1),
         ("reward_easy", "easy", "Sampled reward", 1),
         ("reward_medium", "medium", "Sampled reward", 1),
         ("reward_hard", "hard", "Sampled reward", 1),
         ("turn_1", "1st", "Turn", 1),
         ("turn_2", "2nd", "Turn", 1),
+        ("pairs", "pairs", "Trained", 0),
     ),
     "reward": (
         ("win_rate", "WR", "Against start", 1),
         ("gain", "gain", "Against start", 3),
         ("reward", "mean", "Reward", 3),
+        ("pairs", "pairs", "Trained", 0),
     ),
 }
 

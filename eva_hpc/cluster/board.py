@@ -54,11 +54,12 @@ class Entry:
 
 @dataclass
 class Board:
-    """States of all tasks; safe to change from several threads."""
+    """States of all tasks; safe to change from several threads. `note` is a word on what is waited for."""
 
     plan: Plan
     entries: dict[str, Entry] = field(default_factory=dict)
     expected: dict[str, float] = field(default_factory=dict)
+    note: str = ""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -104,7 +105,7 @@ class Board:
             return [task for task in self.plan.tasks if self.entries[task.id].state in states]
 
     def seconds_left(self, slots: int, width: Callable[[Task], int]) -> float | None:
-        """Estimated seconds until all is done; None before anything is known.
+        """Estimated seconds until all is done; None before enough is known.
 
         A stage takes what tasks of its kind took on average, so far or, if none has ended yet, in earlier sweeps.
 
@@ -118,7 +119,8 @@ class Board:
                 if self.entries[task.id].state is State.DONE:
                     known[task.stage].append(self.entries[task.id].seconds)
             means = {**self.expected, **{stage: sum(values) / len(values) for stage, values in known.items()}}
-            if not means:
+            pending = [task for task in self.plan.tasks if self.entries[task.id].state is State.PENDING]
+            if sum(task.stage in means for task in pending) < len(pending) / 2 or not means:
                 return None
             fallback = sum(means.values()) / len(means)
             left = 0.0

@@ -17,14 +17,16 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from eva_hpc.cluster.execution import FAILURE, Attempt, MissingInput, conclude, prepare
+from eva_hpc.cluster.execution import FAILURE, Attempt, conclude, prepare
 from eva_hpc.cluster.ledger import Ledger
+from eva_hpc.cluster.owners import is_alive
 from eva_hpc.cluster.rendezvous import clean_environment, free_port, master_address, nested_step
 from eva_hpc.config.site import Site
 from eva_hpc.plan.plan import Plan, Task
 from eva_hpc.store.artifacts import Store
 
 _RENDEZVOUS_ATTEMPTS = 3
+_LOOK_AGAIN_S = 5.0
 _PORT_TAKEN = ("EADDRINUSE", "address already in use", "Address already in use")
 
 
@@ -73,36 +75,46 @@ class _Job:
     def run(self, tasks: tuple[str, ...]) -> str:
         for name in tasks:
             task = self.submission.plan.by_id[name]
-            if self.store.find(task.identity) is None:
-                if self.time_is_up.is_set():
-                    self._requeue(task)
-                self._run(task)
+            if self._is_ours_to_do(task):
+                try:
+                    self._run(task)
+                except Exception as error:
+                    self._fail(task, f"{type(error).__name__}: {error}")
         return "done"
+
+    def _is_ours_to_do(self, task: Task) -> bool:
+        """False once the artifact is committed, True once this job has claimed it; until then another job is at it."""
+        owner = f"slurm {_job_id()}"
+        while self.store.find(task.identity) is None:
+            self._leave_if_told_to(task)
+            holder = self.store.claim(task.identity, owner)
+            if holder is not None and not is_alive(holder):
+                holder = self.store.take_over(task.identity, holder, owner)
+            if holder is None:
+                # It may have been committed between the look and the claim.
+                return self.store.find(task.identity) is None
+            time.sleep(_LOOK_AGAIN_S)
+        return False
+
+    def _leave_if_told_to(self, task: Task) -> None:
+        if self.time_is_up.is_set():
+            self._requeue(task)
+        if self.ended.is_set():
+            self._await_the_end(task)
 
     def _run(self, task: Task) -> None:
         job = _job_id()
         self.ledger.record("started", task=task.id, job=job, name=self.name, nodes=os.environ.get("SLURM_JOB_NODELIST"))
         began = time.monotonic()
-        work = self.store.work(task.identity)
-        try:
-            attempt = prepare(task, self.submission.site, self.store, self.submission.results)
-        except MissingInput as error:
-            work.mkdir(parents=True, exist_ok=True)
-            (work / FAILURE).write_text(str(error))
-            self._fail(task, str(error))
+        attempt = prepare(task, self.submission.site, self.store, self.submission.results)
         code = self._run_processes(attempt)
-        if code != 0 and self.time_is_up.is_set():
-            self._requeue(task)
-        if code != 0 and self.ended.is_set():
-            self._await_the_end(task)
         if code == 0:
             conclude(attempt, self.store, time.monotonic() - began)
             self.ledger.record("done", task=task.id, job=job, seconds=round(time.monotonic() - began, 3))
             return
+        self._leave_if_told_to(task)
         path = attempt.work / FAILURE
-        if not path.exists():
-            path.write_text(f"its processes ended with code {code}")
-        self._fail(task, path.read_text())
+        self._fail(task, path.read_text() if path.exists() else f"its processes ended with code {code}")
 
     def _run_processes(self, attempt: Attempt) -> int:
         """Exit code of the task's processes; SAVED if they can go on later."""
@@ -159,6 +171,9 @@ class _Job:
             signal.pause()
 
     def _fail(self, task: Task, reason: str) -> None:
+        work = self.store.work(task.identity)
+        work.mkdir(parents=True, exist_ok=True)
+        (work / FAILURE).write_text(reason)
         self.ledger.record("failed", task=task.id, job=_job_id(), reason=reason)
         print(f"{task.id} failed: {reason}", file=sys.stderr, flush=True)
         raise SystemExit(1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -194,7 +195,7 @@ def _stale(task: Task, artifact: Artifact, store: Store) -> str | None:
 
 def log_path(results: Path, task: Task) -> Path:
     """The log of a task: in the folder of its run, or of the shared stages."""
-    owner = task.runs[0] if len(task.runs) == 1 else "shared"
+    owner = re.sub(r"[^\w=.,+-]", "_", task.runs[0])[:200] if len(task.runs) == 1 else "shared"
     return results / "logs" / owner / f"{task.stage}-{task.identity.key[:8]}.log"
 
 

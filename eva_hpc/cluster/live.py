@@ -98,6 +98,8 @@ class LiveDisplay:
         parts.append(f"{board.count(State.RUNNING)} running")
         if failed := board.count(State.FAILED):
             parts.append(f"{failed} failed, {board.count(State.BLOCKED)} blocked")
+        if board.note:
+            parts.append(board.note)
         parts.append(f"{clock(time.monotonic() - self._began)} so far")
         left = board.seconds_left(self.slots, self.width)
         parts.append(f"about {clock(left)} left" if left is not None else "time left not known yet")

@@ -17,6 +17,7 @@ from pathlib import Path
 from eva_hpc.cluster.board import Board, State
 from eva_hpc.cluster.execution import FAILURE, Attempt, MissingInput, conclude, prepare
 from eva_hpc.cluster.ledger import Ledger
+from eva_hpc.cluster.owners import is_alive, this_process
 from eva_hpc.cluster.worker import forked
 from eva_hpc.config.site import Site
 from eva_hpc.plan.jobs import task_resources
@@ -43,6 +44,7 @@ class _Running:
     task: Task
     slots: int
     processes: list[BaseProcess] = field(default_factory=list)
+    first_to_fail: str = ""
 
 
 class LocalPool:
@@ -100,6 +102,12 @@ class LocalPool:
 
     def _start(self, task: Task, slots: int) -> None:
         running = self._running[task.id] = _Running(task, slots)
+        holder = self.store.claim(task.identity, this_process())
+        if holder is not None and not is_alive(holder):
+            holder = self.store.take_over(task.identity, holder, this_process())
+        if holder is not None:
+            self._ended.put(_Ended(task, reason=f"{holder} is at work on it: wait for that, then run the same command again"))
+            return
         try:
             attempt = prepare(task, self.site, self.store, self.results)
         except MissingInput as error:
@@ -121,7 +129,7 @@ class LocalPool:
             elif SAVED in codes and all(code in (0, SAVED) for code in codes):
                 end = _Ended(running.task, reason="stopped", saved=True)
             else:
-                end = _Ended(running.task, reason=_reason(attempt, codes))
+                end = _Ended(running.task, reason=_reason(attempt, running))
         except Exception as error:
             end = _Ended(running.task, reason=f"{type(error).__name__}: {error}")
         self._ended.put(end)
@@ -142,6 +150,9 @@ class LocalPool:
                 process.join()
                 pending.discard(process)
                 if process.exitcode not in (0, SAVED):
+                    if not running.first_to_fail:
+                        rank = running.processes.index(process)
+                        running.first_to_fail = f"rank {rank} {_how(process.exitcode)}"
                     for other in pending:
                         _signal_group(other, signal.SIGKILL)
         return [process.exitcode if process.exitcode is not None else 1 for process in running.processes]
@@ -198,16 +209,14 @@ def _signal_group(process: BaseProcess, number: signal.Signals) -> None:
         return
 
 
-def _reason(attempt: Attempt, codes: list[int]) -> str:
-    """Why a task failed: what its first failing rank said, else how its processes ended."""
+def _reason(attempt: Attempt, running: _Running) -> str:
+    """Why a task failed: what its first failing rank said, else how that rank's process ended."""
     path = attempt.work / FAILURE
-    if path.exists():
-        return path.read_text()
-    ends = [f"rank {rank} {_how(code)}" for rank, code in enumerate(codes) if code not in (0, SAVED)]
-    return ", ".join(ends) or "stopped without being asked to"
+    return path.read_text() if path.exists() else running.first_to_fail or "stopped without being asked to"
 
 
-def _how(code: int) -> str:
+def _how(code: int | None) -> str:
+    code = code or 1
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"left with code {code}"
 
 

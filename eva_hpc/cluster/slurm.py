@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,9 @@ from eva_hpc.store.keys import digest
 _REFRESH_S = 2.0
 _UNSEEN_REFRESHES = 3
 """Refreshes that a job may be missing from the queue before what it left undone counts as failed: files lag behind."""
+
+
+_CONTROLLER_AWAY = ("Unable to contact", "Socket timed out", "Communication connection failure")
 
 
 class SlurmSweep:
@@ -60,7 +65,8 @@ class SlurmSweep:
 
         active = self.active()
         owners = {task: job for task, job in active.items() if task in {one.id for one in pending}}
-        arrays = make_arrays(self.plan, make_jobs(self.plan, [task for task in pending if task.id not in owners]), self.site)
+        jobs = make_jobs(self.plan, [task for task in pending if task.id not in owners])
+        arrays = make_arrays(self.plan, jobs, self.site, queue.max_array_size() if jobs else 1)
         submission = self._write_submission() if arrays else None
         for array in arrays:
             assert submission is not None
@@ -71,6 +77,8 @@ class SlurmSweep:
                 with executor.batch():
                     jobs = [executor.submit(driver) for driver in drivers]
             except submitit.core.utils.FailedJobError as error:
+                if any(words in str(error) for words in _CONTROLLER_AWAY):
+                    raise queue.ControllerAway(str(error)) from None
                 raise ConfigError(f"site {self.site.name}: sbatch refused array {array.name}: {error}") from None
             for job, driver in zip(jobs, drivers, strict=True):
                 self.ledger.record("submitted", job=job.job_id, name=driver.name, array=array.name, tasks=list(driver.tasks))
@@ -94,9 +102,11 @@ class SlurmSweep:
             jobs = {owners[name] for name in waiting}
             try:
                 alive = queue.squeue(jobs)
-            except queue.ControllerAway:
+            except queue.QueueError as error:
+                self.board.note = f"Slurm does not answer, trying again ({error})"
                 time.sleep(_REFRESH_S)
                 continue
+            self.board.note = _waiting(alive)
             for job in jobs:
                 unseen[job] = 0 if job in alive else unseen.get(job, 0) + 1
             for name, task in list(waiting.items()):
@@ -120,7 +130,8 @@ class SlurmSweep:
         if path.exists():
             return path.read_text()
         error = self.results / "slurm" / f"{job}_0_log.err"
-        said = error.read_text(errors="replace").strip().splitlines() if error.exists() else []
+        lines = error.read_text(errors="replace").strip().splitlines() if error.exists() else []
+        said = [line for line in lines if not line.startswith("srun:")]
         return f"job {job} ended without doing it{': ' + said[-1] if said else ''}"
 
     def _parents(self, array: Array, owners: dict[str, str]) -> list[str]:
@@ -139,6 +150,12 @@ class SlurmSweep:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
         return path
+
+
+def _waiting(jobs: Mapping[str, queue.QueueEntry]) -> str:
+    """How many jobs wait, and what for, in Slurm's words."""
+    reasons = Counter(entry.reason for entry in jobs.values() if entry.state == "PENDING")
+    return ", ".join(f"{count} waiting ({reason})" for reason, count in reasons.most_common(3))
 
 
 def make_executor(array: Array, site: Site, results: Path, name: str, after: Iterable[str] = ()) -> Any:
@@ -176,7 +193,7 @@ def parameters(array: Array, site: Site, name: str, after: Iterable[str] = ()) -
         "mem": f"{round(slurm.mem_gb * 1024)}M" if slurm.mem_gb else None,
         "signal_delay_s": slurm.signal_delay_s,
         "array_parallelism": slurm.max_parallel,
-        "setup": [*slurm.setup, *(f"export {key}={value}" for key, value in site.environment.items())] or None,
+        "setup": [*slurm.setup, *(f"export {key}={shlex.quote(value)}" for key, value in site.environment.items())] or None,
         "srun_args": ["--overlap", "--nodes=1", "--ntasks=1"],
         "additional_parameters": additional,
     }
@@ -193,6 +210,8 @@ def submission_text(array: Array, site: Site, results: Path, name: str) -> str:
 
 
 def without_own_job() -> None:
-    """Forget the job this process itself runs in, so that what it submits does not inherit its limits."""
+    """Forget the job this process itself runs in, if it does, so that what it submits does not inherit its limits."""
+    if "SLURM_JOB_ID" not in os.environ:
+        return
     for variable in [key for key in os.environ if key.startswith(("SLURM_", "SBATCH_", "SRUN_")) and key != "SLURM_CONF"]:
         del os.environ[variable]

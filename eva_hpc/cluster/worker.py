@@ -7,7 +7,7 @@ Started by the local pool as a fork of a warm server, or by the driver: ``python
 
 from __future__ import annotations
 
-import ctypes
+import multiprocessing
 import os
 import signal
 import sys
@@ -24,7 +24,6 @@ from eva_hpc.stages.contract import SAVED, Interrupted, StageFailed
 from eva_hpc.stages.registry import STAGES
 
 _PROGRESS_EVERY_S = 0.25
-_PR_SET_PDEATHSIG = 1
 
 
 def run_rank(attempt: Attempt, rank: int, local_rank: int, master: tuple[str, int] | None) -> int:
@@ -54,10 +53,9 @@ def run_rank(attempt: Attempt, rank: int, local_rank: int, master: tuple[str, in
 
 
 def forked(attempt_json: bytes, rank: int, master: tuple[str, int] | None) -> None:
-    """Entry of a process forked from the warm server: a process group and a log of its own, and it dies with its server."""
+    """Entry of a process forked from the warm server: a process group and a log of its own, and it dies with the sweep."""
     os.setsid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    threading.Thread(target=_die_with_the_launcher, daemon=True).start()
     attempt = Attempt.model_validate_json(attempt_json)
     log = attempt.log if rank == 0 else attempt.log.with_suffix(f".rank{rank}.log")
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -68,6 +66,14 @@ def forked(attempt_json: bytes, rank: int, master: tuple[str, int] | None) -> No
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _die_with_the_launcher() -> None:
+    """End this process group as soon as the process that started the sweep is gone: nobody would commit what it does."""
+    launcher = multiprocessing.parent_process()
+    if launcher is not None:
+        launcher.join()
+        os.killpg(0, signal.SIGKILL)
 
 
 def apply_environment(attempt: Attempt, local_rank: int) -> None:

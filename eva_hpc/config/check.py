@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from eva_hpc.config.errors import ConfigError, did_you_mean
 from eva_hpc.config.paths import Reference
-from eva_hpc.config.recipe import LabBenchmark, LabChecker, LabPrompts, LabRewriter, Recipe
+from eva_hpc.config.recipe import LabBenchmark, LabChecker, LabPrompts, LabRewriter, Recipe, RewardBenchmark
+from eva_hpc.config.site import Site
 from eva_hpc.config.sweep import Experiment, Table
-from eva_hpc.config.yaml_file import KeyPath
+from eva_hpc.config.yaml_file import KeyPath, shown
 
 Problem = tuple[KeyPath, str]
 
@@ -57,14 +59,44 @@ def content_problem(reference: Reference, path: Path) -> Problem | None:
     if reference.kind == "model":
         text = _model_problem(path)
         return (reference.key, f"found {reference.text!r}; {text}") if text else None
-    text, columns = _prompts_problem(path)
-    if text:
-        return reference.key, f"found {reference.text!r}; {text}"
-    if reference.column in columns:
+    try:
+        names, usable = _prompt_columns(path, reference.column)
+    except (ValueError, OSError) as error:
+        return reference.key, f"found {reference.text!r}; {error}"
+    if reference.column in usable:
         return None
-    near = did_you_mean(reference.column, columns)
-    text = f"found {reference.column!r}; the text columns of {reference.text} are {', '.join(columns) or 'none'}{near}"
-    return (*reference.key[:-1], "column"), text
+    unusable = reference.column in names
+    why = ", which has no usable prompt: no text that is not blank, no chat messages with a user turn" if unusable else ""
+    near = did_you_mean(reference.column, usable)
+    has = f"the columns of {reference.text} with text or chat messages are {', '.join(usable) or 'none'}{near}"
+    return (*reference.key[:-1], "column"), f"found {reference.column!r}{why}; {has}"
+
+
+def check_lengths(site: Site, recipes: Iterable[Recipe]) -> None:
+    """Refuse a site whose engines have no room for the longest prompt and response that a recipe asks for.
+
+    Lab prompts are exempt: they have no `max_tokens`, and are short.
+
+    Raises:
+        ConfigError: one line, for the recipe that needs the most.
+    """
+    limit = site.engine.max_model_len
+    if limit is None:
+        return
+    needs: dict[int, str] = {}
+    for recipe in recipes:
+        longest = {} if isinstance(recipe.prompts, LabPrompts) else {"prompts.max_tokens": recipe.prompts.max_tokens}
+        for name, benchmark in recipe.benchmarks.items():
+            if isinstance(benchmark, RewardBenchmark):
+                longest[f"benchmarks.{name}.max_tokens"] = benchmark.max_tokens
+        response = recipe.generation.max_new_tokens
+        for key, tokens in longest.items():
+            text = f"recipe {recipe.name} has {key} {tokens} and generation.max_new_tokens {response}"
+            needs.setdefault(tokens + response, text)
+    if needs and max(needs) > limit:
+        least = max(needs)
+        text = f"found {limit}; must be at least {least}, because {needs[least]}"
+        raise ConfigError(f"site '{site.name}': engine.max_model_len: {text}")
 
 
 def check_engines(experiment: Experiment) -> None:
@@ -104,38 +136,54 @@ def _model_problem(path: Path) -> str:
     )
 
 
-def _prompts_problem(path: Path) -> tuple[str, Sequence[str]]:
-    """The problem of a prompt file ("" if none) and the names of its columns with text."""
+def _prompt_columns(path: Path, wanted: str) -> tuple[list[str], list[str]]:
+    """The names of all columns of a prompt file, and of those with a usable prompt.
+
+    Reads the whole file, a line or a batch of rows at a time.
+
+    Raises:
+        ValueError, OSError: the file cannot be used; the text says why.
+    """
     if not path.is_file():
-        return "not a file", ()
-    read = {".jsonl": _jsonl_columns, ".parquet": _parquet_columns}.get(path.suffix)
-    if read is None:
-        return "must end in .jsonl or .parquet", ()
-    try:
-        return "", read(path)
-    except (ValueError, OSError) as error:
-        return str(error), ()
+        raise ValueError("not a file")
+    if path.suffix == ".jsonl":
+        return _jsonl_columns(path)
+    if path.suffix == ".parquet":
+        return _parquet_columns(path, wanted)
+    raise ValueError("must end in .jsonl or .parquet")
 
 
-def _jsonl_columns(path: Path) -> list[str]:
-    """Columns whose value in the first record is text."""
+def _jsonl_columns(path: Path) -> tuple[list[str], list[str]]:
+    usable: dict[str, bool] = {}
+    records = 0
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
                 record = json.loads(line)
-            except ValueError:
-                raise ValueError(f"line {number} is not JSON") from None
+            except (ValueError, RecursionError):
+                raise ValueError(f"{shown(path)}:{number} is not JSON") from None
             if not isinstance(record, dict):
-                raise ValueError(f'line {number} is not a JSON object such as {{"prompt": "..."}}')
-            return [name for name, value in record.items() if isinstance(value, str)]
-    raise ValueError("the file has no records")
+                raise ValueError(f'{shown(path)}:{number} is not a JSON object such as {{"prompt": "..."}}')
+            records += 1
+            for name, value in record.items():
+                usable[name] = usable.get(name, False) or is_usable(value)
+    if not records:
+        raise ValueError("the file has no records")
+    return list(usable), [name for name, found in usable.items() if found]
 
 
-def _parquet_columns(path: Path) -> list[str]:
+def _parquet_columns(path: Path, wanted: str) -> tuple[list[str], list[str]]:
+    """As `_prompt_columns`; columns other than `wanted` are looked into only if that one is not usable."""
     import pyarrow as arrow
     from pyarrow import parquet
+
+    def has_prompt(name: str) -> bool:
+        found = False
+        for batch in file.iter_batches(batch_size=1024, columns=[name]):  # to the end: a damaged page is found here
+            found = found or any(is_usable(value.as_py()) for value in batch.column(name))
+        return found
 
     try:
         file = parquet.ParquetFile(path)
@@ -143,5 +191,22 @@ def _parquet_columns(path: Path) -> list[str]:
         raise ValueError("not a Parquet file") from None
     if file.metadata.num_rows == 0:
         raise ValueError("the file has no records")
-    text = (arrow.types.is_string, arrow.types.is_large_string)
-    return [field.name for field in file.schema_arrow if any(is_text(field.type) for is_text in text)]
+    names = list(file.schema_arrow.names)
+    try:
+        if wanted in names and has_prompt(wanted):
+            return names, [wanted]
+        return names, [name for name in names if name != wanted and has_prompt(name)]
+    except (arrow.ArrowException, KeyError, OSError) as error:  # KeyError: two columns of one name
+        in_one_line = " ".join(str(error).split())
+        raise ValueError(f"the file cannot be read: {in_one_line}") from None
+
+
+def is_usable(value: Any) -> bool:
+    """Whether a value of a prompt column is a prompt: text, or a list of chat messages whose first user turn is text.
+
+    The same rule as `first_user_turn` of stages/prompts.py, which sets the other rows aside.
+    """
+    if isinstance(value, list):
+        turns = (message for message in value if isinstance(message, dict) and message.get("role") == "user")
+        value = next((turn["content"] for turn in turns if isinstance(turn.get("content"), str)), None)
+    return isinstance(value, str) and bool(value.strip())

@@ -81,7 +81,7 @@ def load_experiment(
 
     Args:
         sweep_file: the sweep.
-        site: its `scale` chooses among the recipes of the sweep.
+        site: its `scale` chooses among the recipes of the sweep, and its engines must have room for what these ask.
         overrides: arguments of ``--set``; those that start with ``sweep.`` or ``recipe.`` apply.
         quick: apply the recipe's quick keys and keep the first `quick_seeds` seeds.
         recipe: another choice than the site's: a scale of the sweep (``lab``, ``full``) or a recipe file.
@@ -103,6 +103,7 @@ def load_experiment(
     problems = [sweep_document.at(*problem) for problem in check.table_problems(sweep.table, base)]
     if problems:
         raise ConfigError(*problems)
+    check.check_lengths(site, [recipe for _, recipe in points])
     if quick:
         sweep = sweep.model_copy(update={"seeds": sweep.seeds[: sweep.quick_seeds]})
     experiment = Experiment(sweep=sweep, recipe=base, points=points, fingerprints=fingerprints, quick=quick)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import Annotated, Any
 
@@ -86,8 +87,16 @@ class Experiment(Section):
     )
     fingerprints: dict[str, str] = Field(default_factory=dict)
     quick: bool = False
+    settings: tuple[str, ...] = Field(
+        default=(), strict=False, description="what the command line set of the sweep and the recipe: KEY=VALUE"
+    )
 
     @property
     def name(self) -> str:
-        """The folder name of this experiment's results."""
-        return f"{self.sweep.name}-{self.recipe.name}" + ("-quick" if self.quick else "")
+        """The folder name of this experiment's results: with settings on the command line, another one for each set of them."""
+        parts = [self.sweep.name, self.recipe.name]
+        if self.quick:
+            parts.append("quick")
+        if self.settings:
+            parts.append(hashlib.sha256("\n".join(sorted(self.settings)).encode()).hexdigest()[:6])
+        return "-".join(parts)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from eva_hpc.config.recipe import (
     Benchmark,
@@ -179,7 +180,7 @@ class _Run:
             "evaluation",
             {"questions": asked, "judgments": judged(final, self.seed), "reference": judged(self.start, 0)},
         )
-        judge_name = "lab checker" if isinstance(reward, LabChecker) else f"reward model {reward.path}"
+        judge_name = "lab checker" if isinstance(reward, LabChecker) else f"reward model {PurePath(reward.path).name}"
         return Judging(node, judge_name)
 
 

@@ -91,8 +91,8 @@ def make_jobs(plan: Plan, tasks: Iterable[Task]) -> list[Job]:
     ]
 
 
-def make_arrays(plan: Plan, jobs: Iterable[Job], site: Site) -> list[Array]:
-    """Group jobs into arrays; each comes after those it waits for."""
+def make_arrays(plan: Plan, jobs: Iterable[Job], site: Site, largest: int = 1001) -> list[Array]:
+    """Group jobs into arrays of at most `largest` (Slurm's MaxArraySize); each comes after those it waits for."""
     by_name = {job.name: job for job in jobs}
     depth: dict[str, int] = {}
 
@@ -106,7 +106,10 @@ def make_arrays(plan: Plan, jobs: Iterable[Job], site: Site) -> list[Array]:
     groups: dict[tuple[int, Shape], list[Job]] = defaultdict(list)
     for job in by_name.values():
         groups[depth_of(job) if job.run is None else last, job_shape(plan, job, site)].append(job)
-    ordered = sorted(groups.items(), key=lambda item: item[0][0])
+    pieces = [
+        (key, members[start : start + largest]) for key, members in groups.items() for start in range(0, len(members), largest)
+    ]
+    ordered = sorted(pieces, key=lambda piece: piece[0][0])
     names = {}
     for number, ((depth_or_last, _), members) in enumerate(ordered, start=1):
         for job in members:

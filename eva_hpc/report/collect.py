@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from eva_hpc.plan.plan import Plan
+from eva_hpc.benchmarks.records import Metric
+from eva_hpc.plan.plan import Plan, PlannedRun
 from eva_hpc.report.aggregate import MetricRow
 from eva_hpc.store.artifacts import Store
 from eva_hpc.store.records import read_jsonl
@@ -12,6 +13,7 @@ def collect(plan: Plan, store: Store) -> list[MetricRow]:
     """One row for every run, benchmark and metric that the store has."""
     rows = []
     for run in plan.runs:
+        pairs = _pairs_trained(plan, run, store)
         for benchmark, identity in run.evaluations.items():
             artifact = store.find(identity)
             if artifact is None:
@@ -33,6 +35,15 @@ def collect(plan: Plan, store: Store) -> list[MetricRow]:
                     git_commit=manifest["git_commit"],
                     packages=manifest["packages"],
                 )
-                for metric in read_jsonl(artifact.folder / "metrics.jsonl")
+                for metric in [*read_jsonl(artifact.folder / "metrics.jsonl"), *pairs]
             ]
     return rows
+
+
+def _pairs_trained(plan: Plan, run: PlannedRun, store: Store) -> list[Metric]:
+    """How many pairs the last training of a run had: arms that differ in it differ in optimiser steps too."""
+    trained = [store.find(task.identity) for task in plan.tasks_of(run.name) if task.stage == "train"]
+    if not trained or trained[-1] is None:
+        return []
+    records = trained[-1].manifest["records"]
+    return [Metric(metric="pairs", value=records["out"], n=records["in"], coverage=1.0)]

@@ -104,6 +104,8 @@ def _notes(aggregate: Aggregate, experiment: Experiment) -> list[str]:
                 f"{readable(name)}: the responses are nested. k responses are the first k of one sample of {largest}, "
                 "so the rows of a seed are not independent."
             )
+    if experiment.settings:
+        notes.append(f"Set on the command line: {'; '.join(sorted(experiment.settings))}.")
     expected = len(aggregate.lines) * len(aggregate.seeds)
     if aggregate.missing_runs:
         notes.append(f"Missing runs, {len(aggregate.missing_runs)} of {expected}: {_named(aggregate.missing_runs)}.")

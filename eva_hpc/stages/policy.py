@@ -1,8 +1,7 @@
-"""How artifacts hold a policy: ``policy.json`` says where the weights are and how to load them.
+"""How artifacts hold a policy: ``policy.json`` says how to load the weights, which lie in ``model/`` or elsewhere.
 
-    {"path": "model", "revision": null, "dtype": "float32", "attention": "sdpa", "trust_remote_code": false}
-
-A relative path lies in the artifact itself; an absolute path or a hub name points outside.
+policy.json      {"revision": null, "dtype": "float32", "attention": "sdpa", "trust_remote_code": false}
+location.json    {"path": "google/gemma-2-9b-it"}      only where there is no model/; not part of the artifact's content
 """
 
 from __future__ import annotations
@@ -13,17 +12,19 @@ from typing import Any
 import orjson
 
 from eva_hpc.inference.engine import ModelSource
-from eva_hpc.store.artifacts import write_atomically
+from eva_hpc.store.artifacts import LOCATION, write_atomically
 
 
-def write_policy(folder: Path, **fields: Any) -> None:
-    """Say where the weights of this artifact are."""
+def write_policy(folder: Path, location: str | None = None, **fields: Any) -> None:
+    """Say how to load the weights of this artifact and, if it has none itself, where they are (absolute path or hub name)."""
     write_atomically(folder / "policy.json", orjson.dumps(fields))
+    if location is not None:
+        write_atomically(folder / LOCATION, orjson.dumps({"path": location}))
 
 
 def read_policy(folder: Path) -> ModelSource:
     """The weights of an artifact, ready for an engine or the trainer."""
     fields = orjson.loads((folder / "policy.json").read_bytes())
-    if (folder / fields["path"]).is_dir():
-        fields["path"] = str(folder / fields["path"])
-    return ModelSource(**fields)
+    own = folder / "model"
+    path = str(own) if own.is_dir() else orjson.loads((folder / LOCATION).read_bytes())["path"]
+    return ModelSource(path=path, **fields)

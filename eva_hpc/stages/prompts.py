@@ -33,7 +33,7 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
     return select_prompts(
         read_column(source, context.work),
         out,
-        origin=source.path if isinstance(source, FilePrompts) else source.name,
+        origin=Path(source.path).name if isinstance(source, FilePrompts) else source.name,
         length=token_counter(inputs["policy"]),
         max_tokens=token_limit(inputs["policy"], source.max_tokens),
         limit=source.limit,
@@ -103,10 +103,14 @@ def select_prompts(
     read = 0
     for read, value in enumerate(values, start=1):
         text = first_user_turn(value)
-        identifier = content_id(text)
         if not text.strip():
             aside.add("empty", {"row": read, "value": value})
-        elif identifier in kept:
+            continue
+        if not _is_unicode(text):
+            aside.add("not valid Unicode", {"row": read, "value": ascii(text)})
+            continue
+        identifier = content_id(text)
+        if identifier in kept:
             aside.add("duplicate", {"row": read, "id": identifier})
         elif max_tokens is not None and length(text) > max_tokens:
             aside.add("too long", {"row": read, "id": identifier, "prompt": text})
@@ -123,6 +127,15 @@ def select_prompts(
         raise StageFailed(f"none of the {read} prompts can be used: {aside.describe()}")
     write_jsonl(out / "prompts.jsonl", prompts)
     return Counts(read, len(prompts), aside.write(out))
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether the text can be written at all: half of a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def first_user_turn(value: Any) -> str:

@@ -33,7 +33,7 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
     counts = select_prompts(
         read_column(source, context.work),
         out,
-        origin=benchmark.path,
+        origin=Path(benchmark.path).name,
         length=token_counter(inputs["policy"]),
         max_tokens=token_limit(inputs["policy"], benchmark.max_tokens),
         limit=benchmark.limit,

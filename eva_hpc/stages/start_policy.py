@@ -30,7 +30,7 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
         path = Path(policy.path)
         write_policy(
             out,
-            path=str(path.resolve()) if path.exists() else policy.path,
+            location=str(path.resolve()) if path.exists() else policy.path,
             revision=policy.revision,
             dtype=policy.dtype,
             attention=policy.attention,
@@ -55,7 +55,7 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
     if report["steps"] < policy.steps:
         raise Interrupted
     if context.rank == 0:
-        write_policy(out, path="model", dtype="float32", attention="sdpa")
+        write_policy(out, dtype="float32", attention="sdpa")
     return Counts(read=policy.steps, written=1)
 
 

@@ -63,7 +63,6 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
     if context.rank == 0:
         write_policy(
             out,
-            path="model",
             dtype="bfloat16" if spec.optimiser.precision == "bf16" else "float32",
             attention=source.attention,
             trust_remote_code=source.trust_remote_code,

@@ -19,9 +19,12 @@ from typing import Any
 import orjson
 
 from eva_hpc.store.keys import Identity, digest
+from eva_hpc.store.seeds import derive_seed
 
 MANIFEST = "manifest.json"
 WORK = "work"
+CLAIM = "claim"
+LOCATION = "location.json"
 
 
 class CorruptArtifact(Exception):
@@ -37,8 +40,8 @@ class Artifact:
 
     @property
     def content(self) -> str:
-        """A hash of the names and contents of its files."""
-        return digest(self.manifest["files"])
+        """A hash of the names and contents of its files, but for where it says that something outside lies."""
+        return digest({name: entry for name, entry in self.manifest["files"].items() if name != LOCATION})
 
     def verify(self) -> None:
         """Compare size and SHA-256 of every file with the manifest.
@@ -73,6 +76,39 @@ class Store:
         folder = self.root / "cache" / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder / key
+
+    def claim(self, identity: Identity, owner: str) -> str | None:
+        """Take the right to make an artifact; returns None if it is now the owner's, else whose it is.
+
+        A claim goes with the commit. Whether another owner is still alive, the caller must know; see :meth:`take_over`.
+        """
+        path = self.work(identity) / CLAIM
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mine = path.with_name(f"{CLAIM}.{derive_seed(owner)}")
+        mine.write_text(owner)
+        try:
+            os.link(mine, path)  # atomic, on network file systems too
+            return None
+        except FileExistsError:
+            holder = path.read_text()
+            return None if holder == owner else holder
+        except FileNotFoundError:  # committed meanwhile, and with it the folder has gone
+            return None
+        finally:
+            mine.unlink(missing_ok=True)
+
+    def take_over(self, identity: Identity, dead: str, owner: str) -> str | None:
+        """Claim an artifact whose owner has died; of several that try, one gets it. Returns as :meth:`claim`."""
+        path = self.work(identity) / CLAIM
+        grave = path.with_name(f"{CLAIM}.dead.{derive_seed(owner)}")
+        try:
+            path.rename(grave)
+            if grave.read_text() != dead:  # somebody else was faster, and this was the new claim
+                os.link(grave, path)
+            grave.unlink(missing_ok=True)
+        except (FileNotFoundError, FileExistsError):
+            grave.unlink(missing_ok=True)
+        return self.claim(identity, owner)
 
     def find(self, identity: Identity) -> Artifact | None:
         """A committed artifact that is, or contains, the one asked for; the smallest such.

@@ -23,6 +23,12 @@ def explain(result: subprocess.CompletedProcess[str], results: Path) -> str:
     return "\n".join([result.stdout, result.stderr, *logs])
 
 
+def results_of(root: Path) -> Path:
+    """The one folder of results below a root; settings of the command line are part of its name."""
+    (experiment,) = root.glob("*/experiment.json")
+    return experiment.parent
+
+
 def ledger(results: Path) -> list[dict]:
     """The events of a sweep."""
     return Ledger(results).events()

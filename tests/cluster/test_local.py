@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import orjson
@@ -25,7 +26,6 @@ SMALL = [
     *("--set", "recipe.policy.steps=30", "--set", "recipe.prompts.count=16", "--set", "recipe.benchmarks.lab.prompts=4"),
     *("--set", "sweep.axes.responses_per_prompt=[2,4]"),
 ]
-RESULTS = "responses_per_prompt-lab-quick"
 
 
 def command(root: Path, *more: str) -> list[str]:
@@ -37,8 +37,17 @@ def run(root: Path, *more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(root, *more), cwd=CHECKOUT, capture_output=True, text=True, timeout=300, check=False)
 
 
-def ledger(root: Path) -> list[dict]:
-    return Ledger(root / RESULTS).events()
+def results(root: Path, values: tuple[int, ...] = (2, 4)) -> Path | None:
+    """The folder of the sweep over these values, once it is there."""
+    for path in root.glob("*/experiment.json"):
+        if orjson.loads(path.read_bytes())["sweep"]["axes"]["responses_per_prompt"] == list(values):
+            return path.parent
+    return None
+
+
+def ledger(root: Path, values: tuple[int, ...] = (2, 4)) -> list[dict]:
+    folder = results(root, values)
+    return Ledger(folder).events() if folder else []
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +60,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_command_writes_the_table_and_the_metrics_and_names_them(finished: Path) -> None:
-    results = finished / RESULTS
-    rows = read_jsonl(results / "metrics.jsonl")
+    folder = results(finished)
+    assert folder is not None
+    rows = read_jsonl(folder / "metrics.jsonl")
 
     assert {row["run"] for row in rows} == {"responses_per_prompt=2,seed=1", "responses_per_prompt=4,seed=1"}
     assert all(row["key"] and row["judge"] == "lab checker" and row["packages"]["torch"] for row in rows)
-    assert r"\toprule" in (results / "table.tex").read_text()
-    assert len((results / "table.md").read_text().splitlines()) > 3
-    assert (results / "table.csv").read_text().count("win_rate") == 2
+    assert r"\toprule" in (folder / "table.tex").read_text()
+    assert len((folder / "table.md").read_text().splitlines()) > 3
+    assert (folder / "table.csv").read_text().count("win_rate") == 2
 
 
 def test_the_same_command_again_does_nothing_and_says_what_it_reused(finished: Path) -> None:
@@ -72,12 +82,10 @@ def test_the_same_command_again_does_nothing_and_says_what_it_reused(finished: P
 
 
 def test_a_larger_sweep_reuses_the_runs_of_a_smaller_one(finished: Path) -> None:
-    before = len(ledger(finished))
-
     result = run(finished, "--set", "sweep.axes.responses_per_prompt=[2,3,4]")
 
     assert result.returncode == 0, result.stdout + result.stderr
-    done = [event["task"].split("/")[0] for event in ledger(finished)[before:] if event["event"] == "done"]
+    done = [event["task"].split("/")[0] for event in ledger(finished, (2, 3, 4)) if event["event"] == "done"]
     assert sorted(done) == sorted(["select", "evolve", "generate", "score", "pair", "train", "answer", "judge", "evaluate"]), (
         "only what the new value of k needs is done, and its base responses are those there are"
     )
@@ -109,7 +117,7 @@ def test_an_interrupted_sweep_leaves_no_process_and_goes_on_to_the_same_numbers(
     assert result.returncode == 0, result.stdout + result.stderr
     done = [event["task"] for event in ledger(tmp_path) if event["event"] == "done"]
     assert len(done) == len(set(done)), "nothing that was done is done again"
-    assert _values(tmp_path) == {run: value for run, value in _values(finished).items() if run in _values(tmp_path)}
+    assert _values(tmp_path) == _values(finished)
 
 
 def test_a_corrupt_artifact_is_moved_away_and_made_again(finished: Path) -> None:
@@ -133,6 +141,27 @@ def test_a_corrupt_artifact_is_moved_away_and_made_again(finished: Path) -> None
     assert list(store.glob("pair/corrupt-1-*")), "the corrupt artifact is kept"
 
 
+def test_when_the_command_is_killed_its_workers_end_at_once_and_it_goes_on(finished: Path, tmp_path: Path) -> None:
+    mark = f"EVA_TEST_MARK={tmp_path}"
+    environment = {**os.environ, "EVA_TEST_MARK": str(tmp_path)}
+    process = subprocess.Popen(command(tmp_path), cwd=CHECKOUT, env=environment, stdout=subprocess.DEVNULL)
+    _until(lambda: any(e["event"] == "started" and e["task"].startswith("train/") for e in ledger(tmp_path)), process)
+
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 20
+    while left := _processes_with(mark):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+    result = run(tmp_path)
+
+    assert result.returncode == 0, result.stdout + result.stderr
+    for log in (tmp_path / "store").glob("train/*/train_log.jsonl"):
+        steps = [row["step"] for row in read_jsonl(log)]
+        assert steps == list(range(1, len(steps) + 1))
+    assert _values(tmp_path) == _values(finished)
+
+
 def test_a_stage_that_fails_blocks_its_runs_only_and_the_reason_is_shown(tmp_path: Path) -> None:
     result = run(tmp_path, "--set", "recipe.optimiser.max_length=9", "--set", "recipe.optimiser.max_prompt_length=8")
 
@@ -142,11 +171,11 @@ def test_a_stage_that_fails_blocks_its_runs_only_and_the_reason_is_shown(tmp_pat
     assert "Missing runs, 2 of 2" in said
     failures = [event for event in ledger(tmp_path) if event["event"] == "failed"]
     assert len(failures) == 1
-    assert (tmp_path / RESULTS / "table.tex").exists()
+    assert list(tmp_path.glob("*/table.tex"))
 
 
 def _values(root: Path) -> dict[tuple[str, str], float]:
-    return {(row["run"], row["metric"]): row["value"] for row in read_jsonl(root / RESULTS / "metrics.jsonl")}
+    return {(row["run"], row["metric"]): row["value"] for row in read_jsonl(results(root) / "metrics.jsonl")}
 
 
 def _forget(store: Path, stage: str) -> None:
@@ -154,7 +183,7 @@ def _forget(store: Path, stage: str) -> None:
         manifest.unlink()
 
 
-def _until(condition, process: subprocess.Popen[str]) -> None:
+def _until(condition: Callable[[], bool], process: subprocess.Popen) -> None:
     deadline = time.monotonic() + 120
     while not condition():
         assert process.poll() is None, process.communicate()[0]
@@ -190,4 +219,4 @@ def test_what_was_made_from_another_version_of_an_input_is_made_again(finished: 
 
     assert result.returncode == 0, result.stdout + result.stderr
     assert "its input questions has changed since" in " ".join(result.stdout.split())
-    assert (finished / RESULTS / "metrics.jsonl").exists()
+    assert len(_values(finished)) > 10

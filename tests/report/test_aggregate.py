@@ -114,7 +114,7 @@ def test_without_a_layout_the_default_columns_that_were_measured_are_shown(exper
 
     assert [(column.group, column.heading, column.decimals) for column in columns] == [
         ("Against start", "WR", 1),
-        ("Sampled reward", "mean", 1),
+        ("Sampled reward", "all", 1),
     ]
 
 

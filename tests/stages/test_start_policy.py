@@ -20,7 +20,7 @@ def test_a_local_model_is_pointed_to_with_how_to_load_it(bench, tmp_path):
     artifact = bench.make(pointer(tmp_path / "model", dtype="float16", attention="eager"))
     source = read_policy(artifact.folder)
     assert (source.path, source.dtype, source.attention) == (str(tmp_path / "model"), "float16", "eager")
-    assert set(artifact.manifest["files"]) == {"policy.json"}
+    assert set(artifact.manifest["files"]) == {"policy.json", "location.json"}
 
 
 def test_a_name_on_the_hub_stays_a_name(bench):
