@@ -46,6 +46,6 @@ def test_every_default_column_shows_a_metric_that_is_computed():
 def test_a_single_benchmark_needs_no_name_above_its_columns_and_several_do():
     alone = default_columns({"lab": LabBenchmark()})
     several = default_columns({"a": LabBenchmark(), "b": FILE})
-    assert {column.group for column in alone} == {"Against start", "Sampled reward", "Turn"}
+    assert {column.group for column in alone} == {"Against start", "Sampled reward", "Turn", "Trained"}
     assert {column.group.split(":")[0] for column in several} == {"a", "b"}
-    assert [column.benchmark for column in several] == ["a"] * 8 + ["b"] * 3
+    assert [column.benchmark for column in several] == ["a"] * 9 + ["b"] * 4
