@@ -50,7 +50,8 @@ class _Renderer:
         if self.config.num_labels != 1:
             raise ValueError(f"{settings.path} has {self.config.num_labels} logits: a scalar reward model has exactly 1")
         self._chat = ChatTokenizer(self.model)
-        self._max_length = settings.max_length
+        own = self.config.get_text_config().max_position_embeddings
+        self._max_length = min(settings.max_length, own)
 
     def render(self, conversations: Sequence[Sequence[Message]]) -> tuple[list[list[int]], int]:
         """Tokens of every conversation, and how many were cut. A leading BOS survives: scores without it mean nothing."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -98,10 +99,10 @@ def finish(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
             aside.add(f"rewrite failed: {failure['problem']}", failure)
     if spec.max_tokens is not None:
         length, longest = token_counter(inputs["policy"]), token_limit(inputs["policy"], spec.max_tokens)
-        for prompt in children:
-            if length(prompt["prompt"]) > longest:
-                aside.add("too long", prompt)
-        children = [prompt for prompt in children if length(prompt["prompt"]) <= longest]
+        too_long = [length(prompt["prompt"]) > longest for prompt in children]
+        for prompt in compress(children, too_long):
+            aside.add("too long", prompt)
+        children = [prompt for prompt, long in zip(children, too_long, strict=True) if not long]
     admitted, refused = admit(base, children, spec.max_chars)
     for prompt in refused:
         aside.add(prompt["reason"], prompt)

@@ -48,7 +48,7 @@ def until(condition: Callable[[], bool], process: subprocess.Popen[str], root: P
 
 
 def steps_done(root: Path) -> int:
-    for path in (root / "store" / "train").glob("*/work/progress-0.json"):
+    for path in (root / "store").glob("train/*/*/progress-0.json"):
         done: int = orjson.loads(path.read_bytes())[0]
         return done
     return 0
