@@ -78,7 +78,9 @@ class Request:
 
 
 class Engine(Protocol):
-    """A loaded policy that samples responses."""
+    """A loaded policy that samples responses. `longest` is how many tokens a prompt and its response may have together."""
+
+    longest: int
 
     def render(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation in the model's own chat template, ready for the assistant's turn.
@@ -86,10 +88,6 @@ class Engine(Protocol):
         Raises:
             ValueError: the tokenizer has no chat template, or the template refuses the conversation.
         """
-        ...
-
-    def count_tokens(self, messages: Sequence[Message]) -> int:
-        """How many tokens :meth:`render` gives."""
         ...
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Response]]:

@@ -56,19 +56,15 @@ class TransformersEngine:
         )
         self._model.to(self._device).eval()
         self._batch_tokens = limits.batch_tokens
-        self._longest = limits.max_model_len or config.get_text_config(decoder=True).max_position_embeddings
+        self.longest = limits.max_model_len or config.get_text_config(decoder=True).max_position_embeddings
 
     def render(self, messages: Sequence[Message]) -> list[int]:
         """See :class:`~eva_hpc.inference.engine.Engine`."""
         return self._chat.render(messages)
 
-    def count_tokens(self, messages: Sequence[Message]) -> int:
-        """See :class:`~eva_hpc.inference.engine.Engine`."""
-        return len(self.render(messages))
-
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Response]]:
         """See :class:`~eva_hpc.inference.engine.Engine`."""
-        check_prompts(requests, self._longest)
+        check_prompts(requests, self.longest)
         count = sum(len(request.seeds) for request in requests)
         tokens: list[list[int]] = [[]] * count
         logprobs = [0.0] * count
@@ -89,7 +85,7 @@ class TransformersEngine:
         device = self._device
         prompts = sorted({row.request for row in rows})
         width = max(len(requests[i].prompt_tokens) for i in prompts)
-        steps = min(sampling.max_new_tokens, self._longest - min(len(requests[i].prompt_tokens) for i in prompts))
+        steps = min(sampling.max_new_tokens, self.longest - min(len(requests[i].prompt_tokens) for i in prompts))
 
         # Left padding, so that every prompt ends in the last column.
         ids = torch.zeros((len(prompts), width), dtype=torch.long)
@@ -116,7 +112,7 @@ class TransformersEngine:
         for layer in cache.layers:
             layer.batch_select_indices(lines)
         lengths = lengths.to(device)[lines]
-        limits = (self._longest - lengths).clamp(max=steps)
+        limits = (self.longest - lengths).clamp(max=steps)
         masks = _DecodingMasks(width - lengths, width + steps, cache.layers, self._model.dtype)
         uniforms = response_uniforms([row.seed for row in rows], steps).to(device)
         stop = torch.zeros(logits.shape[-1], dtype=torch.bool, device=device)

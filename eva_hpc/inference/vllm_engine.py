@@ -30,25 +30,21 @@ class VllmEngine:
         config = load_config(model)
         self._chat = ChatTokenizer(model)
         self._stop = self._chat.stop_tokens(model, config)
-        self._longest = limits.max_model_len or config.get_text_config(decoder=True).max_position_embeddings
+        self.longest = limits.max_model_len or config.get_text_config(decoder=True).max_position_embeddings
         # Prefixes are cached so that the prompt of k requests is computed once.
         self._process = VllmProcess(
-            model, limits, max_model_len=self._longest, enable_prefix_caching=True, **_whole_prompts(self._longest)
+            model, limits, max_model_len=self.longest, enable_prefix_caching=True, **_whole_prompts(self.longest)
         )
 
     def render(self, messages: Sequence[Message]) -> list[int]:
         """See :class:`~eva_hpc.inference.engine.Engine`."""
         return self._chat.render(messages)
 
-    def count_tokens(self, messages: Sequence[Message]) -> int:
-        """See :class:`~eva_hpc.inference.engine.Engine`."""
-        return len(self.render(messages))
-
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Response]]:
         """See :class:`~eva_hpc.inference.engine.Engine`."""
         from vllm import SamplingParams
 
-        check_prompts(requests, self._longest)
+        check_prompts(requests, self.longest)
         prompts: list[Any] = []
         settings = []
         for request in requests:

@@ -149,8 +149,16 @@ def _rewrite_by_engine(lazy: LazyEngine, sampling: Sampling) -> Rewrite:
             Request(engine.render(_message(operator, prompt)), (seed,))
             for operator, prompt, seed in zip(operators, prompts, seeds, strict=True)
         ]
-        answers = [responses[0]["text"] for responses in engine.generate(requests, sampling)]
-        return [_parsed(answer, operator) for answer, operator in zip(answers, operators, strict=True)]
+        fits = [len(request.prompt_tokens) < engine.longest for request in requests]
+        answers = iter(engine.generate(list(compress(requests, fits)), sampling))
+        return [
+            _parsed(next(answers)[0]["text"], operator)
+            if fit
+            else Rewritten(
+                None, operator, "too long for the evolver", f"{len(request.prompt_tokens)} tokens with the instruction"
+            )
+            for fit, operator, request in zip(fits, operators, requests, strict=True)
+        ]
 
     return rewrite
 
