@@ -27,6 +27,7 @@ from eva_hpc.store.artifacts import Store
 
 _RENDEZVOUS_ATTEMPTS = 3
 _LOOK_AGAIN_S = 5.0
+_ASK_SLURM_AGAIN_S = 60.0
 _PORT_TAKEN = ("EADDRINUSE", "address already in use", "Address already in use")
 
 
@@ -75,21 +76,25 @@ class _Job:
     def run(self, tasks: tuple[str, ...]) -> str:
         for name in tasks:
             task = self.submission.plan.by_id[name]
-            if self._is_ours_to_do(task):
-                try:
+            try:
+                if self._is_ours_to_do(task):
                     self._run(task)
-                except Exception as error:
-                    self._fail(task, f"{type(error).__name__}: {error}")
+            except Exception as error:
+                self._fail(task, f"{type(error).__name__}: {error}")
         return "done"
 
     def _is_ours_to_do(self, task: Task) -> bool:
         """False once the artifact is committed, True once this job has claimed it; until then another job is at it."""
         owner = f"slurm {_job_id()}"
+        asked = -_ASK_SLURM_AGAIN_S
         while self.store.find(task.identity) is None:
             self._leave_if_told_to(task)
             holder = self.store.claim(task.identity, owner)
-            if holder is not None and not is_alive(holder):
-                holder = self.store.take_over(task.identity, holder, owner)
+            # Files are looked at often; Slurm, which many waiting jobs would ask, seldom.
+            if holder is not None and time.monotonic() - asked > _ASK_SLURM_AGAIN_S:
+                asked = time.monotonic()
+                if not is_alive(holder):
+                    holder = self.store.take_over(task.identity, holder, owner)
             if holder is None:
                 # It may have been committed between the look and the claim.
                 return self.store.find(task.identity) is None

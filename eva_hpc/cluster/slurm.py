@@ -75,12 +75,12 @@ class SlurmSweep:
             drivers = [Driver(submission, job.name, job.tasks) for job in array.jobs]
             try:
                 with executor.batch():
-                    jobs = [executor.submit(driver) for driver in drivers]
+                    submitted = [executor.submit(driver) for driver in drivers]
             except submitit.core.utils.FailedJobError as error:
                 if any(words in str(error) for words in _CONTROLLER_AWAY):
                     raise queue.ControllerAway(str(error)) from None
                 raise ConfigError(f"site {self.site.name}: sbatch refused array {array.name}: {error}") from None
-            for job, driver in zip(jobs, drivers, strict=True):
+            for job, driver in zip(submitted, drivers, strict=True):
                 self.ledger.record("submitted", job=job.job_id, name=driver.name, array=array.name, tasks=list(driver.tasks))
                 owners |= dict.fromkeys(driver.tasks, job.job_id)
         return owners

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from eva_hpc.config.recipe import Recipe
@@ -18,10 +19,15 @@ class Run:
     recipe: Recipe
 
 
+def run_name(point: Mapping[str, Value], seed: int) -> str:
+    """The name of a run, e.g. ``responses_per_prompt=6,seed=1``."""
+    return ",".join(f"{name}={value}" for name, value in {**point, "seed": seed}.items())
+
+
 def runs(experiment: Experiment) -> list[Run]:
-    """All runs in grid order, seeds innermost. Names read like ``responses_per_prompt=6,seed=1``."""
+    """All runs in grid order, seeds innermost."""
     return [
-        Run(",".join([*(f"{axis}={value}" for axis, value in point.items()), f"seed={seed}"]), point, seed, recipe)
+        Run(run_name(point, seed), point, seed, recipe)
         for point, recipe in experiment.points
         for seed in experiment.sweep.seeds
     ]

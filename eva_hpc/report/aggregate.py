@@ -19,6 +19,7 @@ from typing import TypedDict
 
 from eva_hpc.benchmarks.columns import default_columns
 from eva_hpc.config.sweep import Column, Experiment, Value
+from eva_hpc.plan.grid import run_name
 
 
 class MetricRow(TypedDict):
@@ -90,11 +91,6 @@ _Run = tuple[tuple[tuple[str, Value], ...], int]
 
 def _run(point: Mapping[str, Value], seed: int) -> _Run:
     return tuple(sorted(point.items())), seed
-
-
-def run_name(point: Mapping[str, Value], seed: int) -> str:
-    """The name of a run, e.g. "responses_per_prompt=6,seed=1"."""
-    return ",".join(f"{name}={value}" for name, value in {**point, "seed": seed}.items())
 
 
 def aggregate(rows: Iterable[MetricRow], experiment: Experiment) -> Aggregate:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from eva_hpc.config.recipe import LabChecker, LabPolicy, LabPrompts
 from eva_hpc.config.sweep import Experiment, Value
-from eva_hpc.report.aggregate import Aggregate, Cell, readable, run_name
+from eva_hpc.plan.grid import run_name
+from eva_hpc.report.aggregate import Aggregate, Cell, readable
 
 MISSING = "—"
 NAMED_RUNS = 8  # a note names at most so many runs; table.csv names all

@@ -85,8 +85,8 @@ class Store:
         path = self.work(identity) / CLAIM
         path.parent.mkdir(parents=True, exist_ok=True)
         mine = path.with_name(f"{CLAIM}.{derive_seed(owner)}")
-        mine.write_text(owner)
         try:
+            mine.write_text(owner)
             os.link(mine, path)  # atomic, on network file systems too
             return None
         except FileExistsError:

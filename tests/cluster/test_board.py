@@ -15,19 +15,11 @@ from eva_hpc.cluster.live import LiveDisplay, clock, parts, shown
 from eva_hpc.config.recipe import Recipe
 from eva_hpc.config.sweep import Experiment, Sweep
 from eva_hpc.plan.plan import Plan, make_plan
+from tests.recipes import LAB
 
 
 def plan_of(values: tuple[int, ...] = (2, 4), seeds: tuple[int, ...] = (1,)) -> Plan:
-    recipe = Recipe.model_validate(
-        {
-            "name": "lab",
-            "policy": "lab",
-            "prompts": "lab",
-            "reward": "lab",
-            "creator": {"evolver": "lab"},
-            "benchmarks": {"lab": "lab"},
-        }
-    )
+    recipe = Recipe.model_validate(LAB)
     points = tuple(({"responses_per_prompt": k}, recipe.model_copy(update={"responses_per_prompt": k})) for k in values)
     sweep = Sweep(name="k", recipe="lab.yaml", axes={"responses_per_prompt": values}, seeds=seeds)
     return make_plan(Experiment(sweep=sweep, recipe=recipe, points=points))

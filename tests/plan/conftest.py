@@ -10,15 +10,8 @@ from eva_hpc.config.recipe import Recipe
 from eva_hpc.config.site import Site
 from eva_hpc.config.sweep import Experiment, Sweep
 from eva_hpc.plan.plan import make_plan
+from tests.recipes import LAB
 
-LAB = {
-    "name": "lab",
-    "policy": {"kind": "lab"},
-    "prompts": {"kind": "lab"},
-    "reward": {"kind": "lab"},
-    "creator": {"evolver": {"kind": "lab"}},
-    "benchmarks": {"lab": {"kind": "lab"}},
-}
 FULL = {
     "name": "full",
     "policy": {"kind": "pretrained", "path": "/models/policy"},

@@ -8,15 +8,8 @@ import pytest
 
 from eva_hpc.config.recipe import Recipe
 from eva_hpc.config.sweep import Experiment, Sweep
+from tests.recipes import LAB
 
-LAB = {
-    "name": "lab",
-    "policy": {"kind": "lab"},
-    "prompts": {"kind": "lab"},
-    "reward": {"kind": "lab"},
-    "creator": {"evolver": {"kind": "lab"}},
-    "benchmarks": {"lab": {"kind": "lab"}},
-}
 FULL = {
     "name": "gemma",
     "policy": {"kind": "pretrained", "path": "gemma"},

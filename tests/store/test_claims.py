@@ -57,6 +57,7 @@ def test_an_owner_is_alive_while_its_process_runs_here_and_in_doubt() -> None:
     os.waitpid(child, 0)
 
     assert is_alive(this_process())
-    assert not is_alive(f"process {child} on {platform.node()}")
-    assert is_alive(f"process {child} on another-node")
+    assert not is_alive(f"process {child} (1) on {platform.node()}")
+    assert not is_alive(f"process {os.getpid()} (1) on {platform.node()}"), "another process had this id before"
+    assert is_alive(f"process {child} (1) on another-node")
     assert not is_alive("")
