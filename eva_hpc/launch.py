@@ -1,56 +1,64 @@
-"""From the words of a command to a finished sweep: load, plan, reuse, execute, watch, tables."""
+"""From the words of a command to a finished sweep: plan, reuse, execute, watch, tables."""
 
 from __future__ import annotations
 
-import fcntl
+import getpass
 import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+import platform
+import shlex
+import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 
 from eva_hpc.cluster import queue
 from eva_hpc.cluster.board import Board, State
-from eva_hpc.cluster.execution import survey
+from eva_hpc.cluster.execution import survey, versions
+from eva_hpc.cluster.ledger import Ledger
 from eva_hpc.cluster.live import LiveDisplay, shown
 from eva_hpc.config.check import check_engines
 from eva_hpc.config.errors import ConfigError
-from eva_hpc.config.load import load_experiment, load_site
-from eva_hpc.config.site import Site
-from eva_hpc.config.sweep import Experiment
 from eva_hpc.plan.describe import describe
 from eva_hpc.plan.jobs import make_arrays, make_jobs, pending_tasks
-from eva_hpc.plan.plan import Plan, Task, make_plan
-from eva_hpc.stages.registry import STAGES
-from eva_hpc.store.artifacts import Store, write_atomically
+from eva_hpc.plan.plan import Plan, Task
+from eva_hpc.request import Opened, Request, open_request
+from eva_hpc.store.artifacts import write_atomically
+from eva_hpc.store.inventory import Inventory
+from eva_hpc.store.keys import digest
+from eva_hpc.store.lock import alone
 from eva_hpc.store.records import write_jsonl
+
+if TYPE_CHECKING:
+    from eva_hpc.cluster.slurm import SlurmSweep
 
 _SHOWN_FAILURES = 5
 _SHOWN_LOG_LINES = 8
+_SLURM_MAY_TAKE_S = 30.0
 
 
 @dataclass(frozen=True)
-class Request:
-    """What a user asked for on the command line."""
+class Orders:
+    """What the command is to do with the sweep it names.
 
-    file: Path
-    site: str | None
-    recipe: str | None
-    settings: tuple[str, ...]
-    quick: bool
-    dry_run: bool
-    wait: bool
+    `wait`: on Slurm, stay until all jobs have ended. `canary`: the first job of an array goes ahead. `max_gpu_hours`: refuse to
+    start what is estimated to cost more.
+    """
+
+    dry_run: bool = False
+    wait: bool = True
+    canary: bool = True
+    max_gpu_hours: float | None = None
 
 
 class JobsGoOn(KeyboardInterrupt):
     """The jobs go on. The same command shows how far they are, and writes the table at the end."""
 
 
-def launch(request: Request, console: Console) -> bool:
+def launch(request: Request, orders: Orders, console: Console) -> bool:
     """Do what was asked; returns whether everything that was to be done is done.
 
     Raises:
@@ -58,81 +66,98 @@ def launch(request: Request, console: Console) -> bool:
         QueueError: Slurm does not answer.
         KeyboardInterrupt: the user, or a signal, stopped it; what was done is kept. :class:`JobsGoOn` if Slurm has the rest.
     """
-    name = request.site or os.environ.get("EVA_HPC_SITE") or _this_machine()
-    site = load_site(name, request.settings, known_stages=set(STAGES))
-    experiment = load_experiment(
-        request.file, site=site, overrides=request.settings, quick=request.quick, recipe=request.recipe
-    )
-    experiment = experiment.model_copy(
-        update={"settings": tuple(one for one in request.settings if not one.startswith("site."))}
-    )
-    if not (request.site or os.environ.get("EVA_HPC_SITE")):
-        missing = "Slurm" if shutil.which("nvidia-smi") else "Slurm and no GPU"
-        where = f"running on this machine (site {site.name}, recipe {experiment.recipe.name})"
-        console.print(f"[bold]No {missing} here: {where}.[/bold]")
-    plan = make_plan(experiment)
-    root = Path(site.root).absolute()
-    store, results = Store(root / "store"), root / experiment.name
-    if request.dry_run:
-        _show_plan(plan, site, store, results, console)
+    sweep = open_request(request)
+    if sweep.chosen_here:
+        console.print(f"[bold]No Slurm here: running on this machine (site {sweep.site.name}).[/bold]")
+    if orders.dry_run:
+        _show_plan(sweep, orders, console)
         return True
-
-    if site.executor == "slurm":
-        check_engines(experiment)
-        if not queue.available():
-            raise ConfigError(
-                f"site {site.name}: Slurm does not answer here (scontrol ping). Without a cluster, a throwaway one will do: "
-                'eval "$(.venv/bin/eva-hpc devcluster up)", then --site devcluster'
-            )
+    if sweep.site.executor == "slurm":
+        check_engines(sweep.experiment)
+        _await_slurm(sweep, console)
     try:
-        results.mkdir(parents=True, exist_ok=True)
-        store.root.mkdir(parents=True, exist_ok=True)
+        for folder in (sweep.results, sweep.store.root):
+            folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"site {site.name}: root {root}: cannot be written: {error.strerror}") from None
-    with _alone(store.root) if site.executor == "local" else nullcontext():
-        return _carry_out(experiment, plan, site, store, results, request.wait, console)
+        raise ConfigError(f"site {sweep.site.name}: root {sweep.root}: cannot be written: {error.strerror}") from None
+    if sweep.site.executor == "local":
+        with alone(sweep.store.root):
+            return _carry_out(sweep, orders, console)
+    return _carry_out(sweep, orders, console)
 
 
-def _carry_out(
-    experiment: Experiment, plan: Plan, site: Site, store: Store, results: Path, wait: bool, console: Console
-) -> bool:
+def _await_slurm(sweep: Opened, console: Console) -> None:
+    """Give a controller that restarts a moment.
+
+    Raises:
+        ConfigError: it does not come back.
+    """
+    until = time.monotonic() + _SLURM_MAY_TAKE_S
+    said = False
+    while not queue.available():
+        if time.monotonic() > until or not queue.installed():
+            raise ConfigError(
+                f"site {sweep.site.name}: Slurm does not answer here (scontrol ping). Without a cluster, a throwaway one will "
+                'do: eval "$(.venv/bin/eva-hpc devcluster up)", then --site devcluster'
+            )
+        if not said:
+            console.print("Slurm does not answer, asking again")
+        said = True
+        time.sleep(1)
+
+
+def _carry_out(sweep: Opened, orders: Orders, console: Console) -> bool:
     """Reuse what is done, execute the rest, write the tables; returns as :func:`launch`."""
+    plan, store = sweep.plan, sweep.store
+    _record_plan(sweep)
     for line in survey(plan, store):
         console.print(f"[bold red]set aside:[/bold red] {escape(line)}")
-    pending = pending_tasks(plan, lambda identity: store.find(identity) is not None)
-    board = _board(plan, store, pending)
-    write_atomically(results / "experiment.json", experiment.model_dump_json(indent=2).encode())
+    inventory = Inventory(store)
+    pending = pending_tasks(plan, inventory.holds)
+    board = _board(plan, inventory, pending)
     _say_what_is_ahead(plan, pending, board, console)
-    if site.executor == "local":
-        _run_here(board, site, store, results, pending, console)
-    elif not _run_on_slurm(board, site, store, results, pending, wait, console):
+    if sweep.site.executor == "local":
+        if pending:
+            _record_launch(sweep, None)
+        _run_here(board, sweep, pending, console)
+    elif not _run_on_slurm(board, sweep, orders, pending, console):
         return True
     _show_failures(board, console)
-    _write_tables(experiment, plan, store, results, console)
+    _write_tables(sweep, console)
     return board.count(State.FAILED, State.BLOCKED, State.PENDING) == 0
 
 
-def _this_machine() -> str:
-    """The site where none was named: this machine, unless it has a Slurm that somebody must have meant to use.
-
-    Raises:
-        ConfigError: it has.
-    """
-    if queue.available():
-        raise ConfigError(
-            "--site: this machine has Slurm; say which site file describes it, e.g. --site h100 (sbatch/sites/h100.yaml), "
-            "or --site laptop to run here"
-        )
-    return "laptop"
+def _record_plan(sweep: Opened) -> None:
+    """Keep every plan that a sweep ever had: what they refer to is not garbage, and what changed can be explained."""
+    content = sweep.plan.model_dump_json().encode()
+    folder = sweep.results / "plans"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{digest(content.decode())}.json"
+    if not path.exists():
+        write_atomically(path, content)
+    write_atomically(sweep.results / "plan.json", content)
+    write_atomically(sweep.results / "experiment.json", sweep.experiment.model_dump_json(indent=2).encode())
 
 
-def _board(plan: Plan, store: Store, pending: list[Task]) -> Board:
+def _record_launch(sweep: Opened, snapshot: str | None) -> None:
+    Ledger(sweep.results).record(
+        "launched",
+        launch=os.environ.get("SLURM_JOB_ID") or f"{platform.node()}-{os.getpid()}",
+        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        host=platform.node(),
+        user=getpass.getuser(),
+        git_commit=versions()["git_commit"],
+        snapshot=snapshot,
+    )
+
+
+def _board(plan: Plan, inventory: Inventory, pending: list[Task]) -> Board:
     """The board with what is done already, and the mean seconds that each stage took earlier."""
     board = Board(plan)
     names = {task.id for task in pending}
     seconds: dict[str, list[float]] = {}
     for task in plan.tasks:
-        artifact = store.find(task.identity)
+        artifact = inventory.find(task.identity)
         if artifact is not None:
             seconds.setdefault(task.stage, []).append(artifact.manifest["seconds"])
         if task.id not in names:
@@ -148,51 +173,47 @@ def _say_what_is_ahead(plan: Plan, pending: list[Task], board: Board, console: C
     )
 
 
-def _run_here(board: Board, site: Site, store: Store, results: Path, pending: list[Task], console: Console) -> None:
+def _run_here(board: Board, sweep: Opened, pending: list[Task], console: Console) -> None:
     from eva_hpc.cluster.local import LocalPool, width
 
+    site = sweep.site
     with shown(LiveDisplay(board, console, site.slots, lambda task: width(task, site))):
-        LocalPool(board, site, store, results).run(pending)
+        LocalPool(board, site, sweep.store, sweep.results).run(pending)
 
 
-def _run_on_slurm(
-    board: Board, site: Site, store: Store, results: Path, pending: list[Task], wait: bool, console: Console
-) -> bool:
+def _run_on_slurm(board: Board, sweep: Opened, orders: Orders, pending: list[Task], console: Console) -> bool:
     """Submit and, if asked to, watch; returns whether all jobs have ended."""
-    from eva_hpc.cluster.slurm import SlurmSweep, without_own_job
+    from eva_hpc.cluster.slurm import SlurmSweep
+    from eva_hpc.cluster.snapshot import environment, take_snapshot
+    from eva_hpc.cluster.submission import Surroundings, without_own_job
 
+    snapshot = take_snapshot(sweep.root) if pending else None
+    if snapshot:
+        _record_launch(sweep, snapshot.digest)
     without_own_job()
-    sweep = SlurmSweep(board, site, store, results)
-    with _alone(results):
-        owners = sweep.submit(pending)
-    jobs = len(set(owners.values()))
-    if jobs:
-        console.print(f"{jobs} jobs in Slurm's queue for {len(owners)} stages")
+    around = Surroundings(sweep.plan, sweep.site, sweep.store.root, sweep.results, environment(snapshot) if snapshot else {})
+    slurm = SlurmSweep(board, around, pending, orders.canary)
     try:
-        if wait:
-            with shown(LiveDisplay(board, console, max(1, min(jobs, site.slurm.max_parallel)), lambda task: 1)):
-                sweep.watch(owners)
-            return True
+        if not orders.wait:
+            ended = slurm.run(wait=False)
+            _say_what_is_queued(slurm, console)
+            if not ended:
+                console.print(JobsGoOn.__doc__)
+            return ended
+        with shown(LiveDisplay(board, console, max(1, sweep.site.slurm.max_parallel), lambda task: 1)):
+            slurm.run(wait=True)
     except KeyboardInterrupt:
+        _say_what_is_queued(slurm, console)
         raise JobsGoOn from None
-    console.print(JobsGoOn.__doc__)
-    return False
+    return True
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Only one process at a time does this with a folder: a local sweep with its store, a submission with its results.
-
-    Raises:
-        ConfigError: another one does.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "in-use.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"another sweep is at work in {folder}: wait for it, or choose another site.root") from None
-        yield
+def _say_what_is_queued(slurm: SlurmSweep, console: Console) -> None:
+    stages = sum(len(slurm.jobs[job].tasks) for job in slurm.active)
+    if stages:
+        console.print(f"{len(slurm.active)} jobs in Slurm's queue for {stages} stages")
+    if slurm.board.note:
+        console.print(escape(slurm.board.note))
 
 
 def _show_failures(board: Board, console: Console) -> None:
@@ -209,17 +230,17 @@ def _show_failures(board: Board, console: Console) -> None:
         console.print(f"… and {len(failed) - _SHOWN_FAILURES} more")
 
 
-def _write_tables(experiment: Experiment, plan: Plan, store: Store, results: Path, console: Console) -> None:
+def _write_tables(sweep: Opened, console: Console) -> None:
     from eva_hpc.report.aggregate import aggregate
     from eva_hpc.report.collect import collect
     from eva_hpc.report.tables import terminal_table, write_tables
 
-    rows = collect(plan, store)
-    metrics = results / "metrics.jsonl"
+    rows = collect(sweep.plan, sweep.store)
+    metrics = sweep.results / "metrics.jsonl"
     write_jsonl(metrics, rows)
-    summary = aggregate(rows, experiment)
-    paths = write_tables(summary, experiment, results)
-    console.print(terminal_table(summary, experiment), soft_wrap=False)
+    summary = aggregate(rows, sweep.experiment)
+    paths = write_tables(summary, sweep.experiment, sweep.results)
+    console.print(terminal_table(summary, sweep.experiment), soft_wrap=False)
     for path in (*paths.values(), metrics):
         console.print(_relative(path))
 
@@ -230,13 +251,14 @@ def _relative(path: Path) -> str:
     return relative if len(relative) < len(str(path)) else str(path)
 
 
-def _show_plan(plan: Plan, site: Site, store: Store, results: Path, console: Console) -> None:
-    pending = pending_tasks(plan, lambda identity: store.find(identity) is not None)
+def _show_plan(sweep: Opened, orders: Orders, console: Console) -> None:
+    plan, site = sweep.plan, sweep.site
+    pending = pending_tasks(plan, Inventory(sweep.store).holds)
     console.print(describe(plan, pending, site), markup=False, soft_wrap=True)
     if site.executor != "slurm":
         return
-    from eva_hpc.cluster.slurm import submission_text
+    from eva_hpc.cluster.submission import submission_text
 
-    for array in make_arrays(plan, make_jobs(plan, pending), site):
+    for array in make_arrays(plan, make_jobs(plan, pending, site), site, proven=set() if orders.canary else None):
         console.rule(f"sbatch script of array {array.name}: {len(array.jobs)} jobs")
-        console.print(submission_text(array, site, results, plan.name), markup=False, soft_wrap=True)
+        console.print(submission_text(array, site, sweep.results, plan.name), markup=False, soft_wrap=True)

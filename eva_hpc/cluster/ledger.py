@@ -1,6 +1,6 @@
 """The ledger: one appended line per event of an attempt, so that what happened can be read after everything else is gone.
 
-    RESULTS/ledger/launcher.jsonl
+    RESULTS/ledger/launcher-login1-4711.jsonl
     RESULTS/ledger/job-1234_5.jsonl
     {"time": "2026-01-31T12:00:00.123+00:00", "event": "done", "task": "train/5f0c…", "seconds": 6.1}
 
@@ -10,7 +10,10 @@ Every writer has a file of its own: appends of several nodes to one file can be 
 from __future__ import annotations
 
 import os
+import platform
 import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -18,12 +21,25 @@ from typing import Any
 import orjson
 
 
-class Ledger:
-    """The events of a sweep; `writer` names the file that this process appends to."""
+@dataclass(frozen=True)
+class SubmittedJob:
+    """A job that sbatch took: its tasks by id, what it was asked to allocate, and the token in the name of its array."""
 
-    def __init__(self, results: Path, writer: str = "launcher") -> None:
+    id: str
+    name: str
+    array: str
+    tasks: tuple[str, ...]
+    shape: dict[str, Any]
+    token: str
+    time: str
+
+
+class Ledger:
+    """The events of a sweep; `writer` names the file that this process appends to, without it one of its own."""
+
+    def __init__(self, results: Path, writer: str = "") -> None:
         self._folder = results / "ledger"
-        self._path = self._folder / f"{writer}.jsonl"
+        self._path = self._folder / f"{writer or f'launcher-{platform.node()}-{os.getpid()}'}.jsonl"
         self._lock = threading.Lock()
         self._folder.mkdir(parents=True, exist_ok=True)
 
@@ -42,10 +58,46 @@ class Ledger:
 
     def events(self) -> list[dict[str, Any]]:
         """All events of all writers in the order of time; a last line that was cut off is left out."""
-        events = [
-            orjson.loads(line)
-            for path in self._folder.glob("*.jsonl")
-            for line in path.read_bytes().splitlines(keepends=True)
-            if line.endswith(b"\n")
-        ]
+        events = [event for path in self._folder.glob("*.jsonl") for event in _read(path)]
         return sorted(events, key=lambda event: str(event["time"]))
+
+    def own(self) -> list[dict[str, Any]]:
+        """The events of this writer, in the order written."""
+        return _read(self._path) if self._path.exists() else []
+
+    def followers(self, token: str) -> list[str]:
+        """Ids of the arrays for which the submission with this token goes ahead as a canary."""
+        events = self.events()
+        waiting = {event["token"] for event in events if event["event"] == "submitting" and event["canary"] == token}
+        return [event["job"] for event in events if event["event"] == "submitted" and event["token"] in waiting]
+
+    def jobs(self) -> dict[str, SubmittedJob]:
+        """All jobs that sbatch took, by id ("12_3", or "12" for an array of one), oldest first."""
+        return jobs_in(self.events())
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    return [orjson.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+
+
+def jobs_in(events: Iterable[Mapping[str, Any]]) -> dict[str, SubmittedJob]:
+    """The jobs that the events of a ledger tell of; see :meth:`Ledger.jobs`."""
+    asked: dict[str, Mapping[str, Any]] = {}
+    jobs: dict[str, SubmittedJob] = {}
+    for event in events:
+        if event["event"] == "submitting":
+            asked[event["token"]] = event
+        if event["event"] == "submitted" and event["token"] in asked:
+            array = asked[event["token"]]
+            for index, job in enumerate(array["jobs"]):
+                name = f"{event['job']}_{index}" if event["count"] > 1 else event["job"]
+                jobs[name] = SubmittedJob(
+                    id=name,
+                    name=job["name"],
+                    array=array["array"],
+                    tasks=tuple(job["tasks"]),
+                    shape=array["shape"],
+                    token=event["token"],
+                    time=event["time"],
+                )
+    return jobs

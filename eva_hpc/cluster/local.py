@@ -15,7 +15,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from eva_hpc.cluster.board import Board, State
-from eva_hpc.cluster.execution import FAILURE, Attempt, MissingInput, conclude, prepare
+from eva_hpc.cluster.execution import Attempt, MissingInput, conclude, prepare
+from eva_hpc.cluster.failure import first_failure
 from eva_hpc.cluster.ledger import Ledger
 from eva_hpc.cluster.owners import is_alive, this_process
 from eva_hpc.cluster.worker import forked
@@ -211,8 +212,8 @@ def _signal_group(process: BaseProcess, number: signal.Signals) -> None:
 
 def _reason(attempt: Attempt, running: _Running) -> str:
     """Why a task failed: what its first failing rank said, else how that rank's process ended."""
-    path = attempt.work / FAILURE
-    return path.read_text() if path.exists() else running.first_to_fail or "stopped without being asked to"
+    failure = first_failure(attempt.work)
+    return failure.reason if failure else running.first_to_fail or "stopped without being asked to"
 
 
 def _how(code: int | None) -> str:

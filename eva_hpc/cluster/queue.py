@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
+from typing import Literal
 
-SQUEUE_FORMAT = "%i|%T|%r|%S"
+SQUEUE_FORMAT = "%i|%T|%S|%j|%r"
 SACCT_FIELDS = "JobID,State,ExitCode,DerivedExitCode,Reason,Start,End,ElapsedRaw,AllocTRES,NodeList"
 ENDED_STATES = frozenset(
     {
@@ -52,6 +55,7 @@ class QueueEntry:
     state: str
     reason: str
     start: datetime | None
+    name: str = ""
 
     @property
     def active(self) -> bool:
@@ -77,9 +81,19 @@ class Attempt:
     nodes: str
 
     @property
+    def gpus(self) -> int:
+        """Allocated GPUs on all nodes."""
+        return int(self.tres.get("gres/gpu", 0))
+
+    @property
     def gpu_hours(self) -> float:
         """Allocated GPUs times elapsed time."""
-        return int(self.tres.get("gres/gpu", 0)) * self.elapsed_s / 3600
+        return self.gpus * self.elapsed_s / 3600
+
+
+def installed() -> bool:
+    """Whether Slurm's commands are on this machine."""
+    return shutil.which("scontrol") is not None
 
 
 def available(timeout_s: float = 5) -> bool:
@@ -90,23 +104,33 @@ def available(timeout_s: float = 5) -> bool:
         return False
 
 
-def squeue(job_ids: Iterable[str], *, ended: bool = False, timeout_s: float = 30) -> dict[str, QueueEntry]:
+def squeue(
+    job_ids: Iterable[str], *, names: Collection[str] = (), ended: bool = False, timeout_s: float = 30
+) -> dict[str, QueueEntry]:
     """The queue's entries of these jobs; ids are "12" or, for array tasks, "12_3". Jobs that Slurm does not know are left out.
 
-    With `ended`, jobs that have ended are in it too, as long as the controller remembers them (MinJobAge, often 5 min).
+    One call, whatever is asked for.
+
+    Args:
+        job_ids: jobs.
+        names: also any job of this user with one of these names, whatever its id.
+        ended: jobs that have ended are in it too, as long as the controller remembers them (MinJobAge, often 5 min).
+        timeout_s: for the call.
 
     Raises:
         ControllerAway: no answer.
         QueueError: squeue refused.
     """
     wanted = set(job_ids)
-    if not wanted:
+    if not wanted and not names:
         return {}
     states = ["--states=all"] if ended else []
-    result = _run(["squeue", "-h", "-r", "-o", SQUEUE_FORMAT, *states, "-j", ",".join(_main_ids(wanted))], timeout_s)
+    which = [f"--user={os.getuid()}"] if names else ["-j", ",".join(_main_ids(wanted))]
+    # Without -r, tasks of an array that wait are one line, which is much less work for the controller.
+    result = _run(["squeue", "-h", "-o", SQUEUE_FORMAT, *states, *which], timeout_s)
     if result.returncode and "Invalid job id" not in result.stderr:  # said when every job asked for is gone
         raise QueueError(result.stderr.strip())
-    return {job_id: entry for job_id, entry in parse_squeue(result.stdout).items() if job_id in wanted}
+    return {job_id: entry for job_id, entry in parse_squeue(result.stdout).items() if job_id in wanted or entry.name in names}
 
 
 def sacct(job_ids: Iterable[str], timeout_s: float = 30) -> dict[str, list[Attempt]] | None:
@@ -147,6 +171,59 @@ def cancel(job_ids: Iterable[str], timeout_s: float = 60) -> None:
         raise QueueError("\n".join(refusals))
 
 
+def hold(job_ids: Iterable[str], timeout_s: float = 30) -> None:
+    """Keep waiting jobs from starting until somebody releases them; an array may be named by its id alone.
+
+    Raises:
+        ControllerAway: no answer.
+        QueueError: scontrol refused, e.g. because a job has ended.
+    """
+    if wanted := sorted(set(job_ids)):
+        _output(["scontrol", "hold", ",".join(wanted)], timeout_s)
+
+
+def requeue(job_id: str, timeout_s: float = 60) -> None:
+    """Put a running job back into the queue; Slurm ends its processes.
+
+    Raises:
+        ControllerAway: no answer.
+        QueueError: scontrol refused.
+    """
+    _output(["scontrol", "requeue", job_id], timeout_s)
+
+
+def update(job_id: str, timeout_s: float = 30, **changes: str) -> None:
+    """Change a waiting job, e.g. ``ExcNodeList="node3"`` or ``MinMemoryNode="64000"``; a job just requeued is waiting.
+
+    Raises:
+        ControllerAway: no answer.
+        QueueError: scontrol refused.
+    """
+    _output(["scontrol", "update", f"JobId={job_id}", *(f"{name}={value}" for name, value in changes.items())], timeout_s)
+
+
+def show_job(job_id: str, timeout_s: float = 10) -> dict[str, str]:
+    """What the controller knows of a job, e.g. its ExcNodeList and MinMemoryNode.
+
+    Raises:
+        ControllerAway: no answer.
+        QueueError: there is no such job, or not any more.
+    """
+    return parse_fields(_output(["scontrol", "--oneliner", "show", "job", job_id], timeout_s))
+
+
+def down_nodes(nodelist: str, timeout_s: float = 10) -> list[str]:
+    """Those nodes of a list that do not answer or are out of service.
+
+    Raises:
+        ControllerAway: no answer.
+        QueueError: sinfo refused.
+    """
+    states = _output(["sinfo", "-h", "-N", "-o", "%N %T", "-n", nodelist], timeout_s)
+    found = {line.split()[0]: line.split()[1] for line in states.splitlines()}
+    return sorted(node for node, state in found.items() if state.endswith("*") or state.startswith(("down", "drain", "fail")))
+
+
 def max_array_size(timeout_s: float = 10) -> int:
     """The cluster's MaxArraySize: the largest index of an array is one less.
 
@@ -174,16 +251,80 @@ def show_node(name: str, timeout_s: float = 10) -> dict[str, str]:
         ControllerAway: no answer.
         QueueError: there is no such node.
     """
-    return parse_node(_output(["scontrol", "--oneliner", "show", "node", name], timeout_s))
+    return parse_fields(_output(["scontrol", "--oneliner", "show", "node", name], timeout_s))
+
+
+def version(timeout_s: float = 10) -> str:
+    """The version of Slurm's commands here, e.g. "22.05.8".
+
+    Raises:
+        ControllerAway: Slurm is not installed here.
+        QueueError: scontrol refused.
+    """
+    return _output(["scontrol", "--version"], timeout_s).split()[-1]
+
+
+def show_config(timeout_s: float = 10) -> dict[str, str]:
+    """The cluster's configuration, e.g. its MaxArraySize and KillWait ("30 sec").
+
+    Raises:
+        ControllerAway: no answer.
+        QueueError: scontrol refused.
+    """
+    return parse_config(_output(["scontrol", "show", "config"], timeout_s))
+
+
+def show_all(what: Literal["partition", "node", "reservation"], timeout_s: float = 30) -> dict[str, dict[str, str]]:
+    """What the controller knows of all partitions, nodes or reservations, by name.
+
+    Raises:
+        ControllerAway: no answer.
+        QueueError: scontrol refused.
+    """
+    return parse_named(_output(["scontrol", "--all", "--oneliner", "show", what], timeout_s))
+
+
+def account_manager(what: str, fields: Sequence[str], *where: str, timeout_s: float = 15) -> list[dict[str, str]] | None:
+    """Rows of ``sacctmgr show WHAT``, e.g. of "qos"; None if this cluster has no accounting or it does not answer."""
+    command = ["sacctmgr", "-n", "-P", "show", what, *where, f"format={','.join(fields)}"]
+    try:
+        return parse_rows(_output(command, timeout_s), fields)
+    except QueueError:
+        return None
+
+
+def test_only(script: Path, timeout_s: float = 30) -> str:
+    """When and where Slurm would start a batch script, in its words; nothing is submitted.
+
+    Raises:
+        ControllerAway: no answer.
+        QueueError: sbatch would refuse it.
+    """
+    result = _run(["sbatch", "--test-only", str(script)], timeout_s)
+    said = " ".join(result.stderr.split())
+    if result.returncode:
+        raise QueueError(said)
+    return said
+
+
+def sbatch(script: Path, timeout_s: float = 60) -> str:
+    """Submit a batch script; returns the job's id.
+
+    Raises:
+        ControllerAway: no answer; whether Slurm took the job is not known.
+        QueueError: sbatch refused.
+    """
+    return _output(["sbatch", "--parsable", str(script)], timeout_s).strip().partition(";")[0]
 
 
 def parse_squeue(text: str) -> dict[str, QueueEntry]:
-    """Entries by job id from the text of ``squeue -h -r -o '%i|%T|%r|%S'``, e.g. "12_3|PENDING|Priority|N/A"."""
+    """Entries by job id from the text of ``squeue -h -o <SQUEUE_FORMAT>``, e.g. "12_[3-5%2]|PENDING|N/A|name|Priority"."""
     entries = {}
     for line in text.splitlines():
-        job_id, state, rest = line.split("|", 2)
-        reason, _, start = rest.rpartition("|")  # a reason can be any text, a time cannot
-        entries[job_id] = QueueEntry(state, reason, _time(start))
+        job_ids, state, start, rest = line.split("|", 3)
+        name, _, reason = rest.rpartition("|")
+        entry = QueueEntry(state, reason, _time(start), name)
+        entries |= dict.fromkeys(expand_array(job_ids), entry)
     return entries
 
 
@@ -216,9 +357,20 @@ def parse_config(text: str) -> dict[str, str]:
     return {name.strip(): value.strip() for name, sign, value in (line.partition("=") for line in text.splitlines()) if sign}
 
 
-def parse_node(text: str) -> dict[str, str]:
-    """Fields of one node from the text of ``scontrol --oneliner show node NAME``; values with spaces keep their first word."""
+def parse_fields(text: str) -> dict[str, str]:
+    """Fields from the text of ``scontrol --oneliner show node`` or ``job``; values with spaces keep their first word."""
     return {name: value for name, sign, value in (field.partition("=") for field in text.split()) if sign}
+
+
+def parse_named(text: str) -> dict[str, dict[str, str]]:
+    """Fields by name from the text of ``scontrol --oneliner show``: a line for each thing, its first field is its name."""
+    lines = [parse_fields(line) for line in text.splitlines() if "=" in line.partition(" ")[0]]
+    return {next(iter(fields.values())): fields for fields in lines}
+
+
+def parse_rows(text: str, fields: Sequence[str]) -> list[dict[str, str]]:
+    """Rows from the text of ``sacctmgr -n -P``, e.g. "normal|00:00:00|cluster"."""
+    return [dict(zip(fields, line.split("|"), strict=False)) for line in text.splitlines() if line.strip()]
 
 
 def expand_array(job_id: str) -> list[str]:
@@ -264,7 +416,8 @@ def _output(command: list[str], timeout_s: float) -> str:
 
 def _run(command: list[str], timeout_s: float) -> subprocess.CompletedProcess[str]:
     # Users set SQUEUE_STATES, SACCT_FORMAT, SLURM_TIME_FORMAT and the like for their own eyes: they would change what we parse.
-    environment = {name: value for name, value in os.environ.items() if not PERSONAL.match(name)} | {"LC_ALL": "C"}
+    environment = {name: value for name, value in os.environ.items() if not PERSONAL.match(name)}
+    environment |= {"LC_ALL": "C", "SLURM_BITSTR_LEN": "0"}  # the latter: lists of array tasks are not cut short
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=environment)
     except FileNotFoundError:

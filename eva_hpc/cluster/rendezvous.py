@@ -40,6 +40,7 @@ def nested_step(
     gpus_per_node: int,
     cpus_per_rank: int,
     gpu_type: str | None = None,
+    options: Sequence[str] = (),
 ) -> list[str]:
     """The srun command that runs `nodes` x `ranks_per_node` processes inside the job, on its first nodes, rank 0 on the first.
 
@@ -65,6 +66,7 @@ def nested_step(
         "--kill-on-bad-exit=1",
         "--wait=0",
         *(["--label"] if ranks > 1 else []),
+        *options,
         *command,
     ]
 

@@ -19,8 +19,9 @@ from pathlib import Path
 
 import orjson
 
-from eva_hpc.cluster.execution import COUNTS, FAILURE, Attempt
-from eva_hpc.stages.contract import SAVED, Interrupted, StageFailed
+from eva_hpc.cluster.execution import COUNTS, Attempt
+from eva_hpc.cluster.failure import record_failure
+from eva_hpc.stages.contract import SAVED, Interrupted
 from eva_hpc.stages.registry import STAGES
 
 _PROGRESS_EVERY_S = 0.25
@@ -42,8 +43,7 @@ def run_rank(attempt: Attempt, rank: int, local_rank: int, master: tuple[str, in
         return SAVED
     except Exception as error:
         traceback.print_exc()
-        reason = str(error) if isinstance(error, StageFailed) else f"{type(error).__name__}: {error}"
-        _first_failure(attempt.work / FAILURE, reason)
+        record_failure(attempt.work, rank, error)
         return 1
     if rank == 0:
         (attempt.work / COUNTS).write_bytes(
@@ -95,15 +95,6 @@ def apply_environment(attempt: Attempt, local_rank: int) -> None:
                 f"rank {local_rank} of its node needs {width} GPUs, but only {visible} are visible to all its ranks"
             )
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(own)
-
-
-def _first_failure(path: Path, reason: str) -> None:
-    """Keep the reason of the rank that failed first: the others fail because of it."""
-    try:
-        with path.open("x") as file:
-            file.write(reason)
-    except FileExistsError:
-        return
 
 
 class _Progress:

@@ -2,12 +2,68 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from eva_hpc.config.recipe import Name, Section, broken_rule
 from eva_hpc.config.sweep import Value
+
+
+class JobOptions(Section):
+    """What a job asks of Slurm. In a stage's `slurm:` what is given wins over the site's."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    reservation: str | None = None
+    exclude: str | None = Field(default=None, description="nodes not to be used, e.g. gpu[03,07]")
+    time_minutes: int | None = Field(default=None, ge=1, description="limit of one attempt of a job")
+    cpus_per_node: int | None = Field(default=None, ge=1)
+    mem_gb: float | None = Field(default=None, gt=0, description="memory per node")
+    gpu_type: str | None = Field(default=None, description="type in --gres=gpu:TYPE:N; without it --gres=gpu:N")
+    additional: dict[str, Value] = Field(default_factory=dict, description="any other sbatch option; true for a bare flag")
+
+
+class Slurm(JobOptions):
+    """What every job of this site asks of Slurm, and how the sweep behaves there."""
+
+    time_minutes: int = Field(
+        default=60, ge=1, description="limit of one attempt of a job; one that hits it goes on in the next"
+    )
+    max_parallel: int = Field(default=256, ge=1, description="tasks of one array that may run at once")
+    signal_delay_s: int = Field(default=120, ge=1, description="seconds before the time limit at which stages are told to save")
+    setup: tuple[str, ...] = Field(
+        default=(), strict=False, description="shell lines run at the start of a job, e.g. module load"
+    )
+    retries: int = Field(
+        default=2,
+        ge=0,
+        description="how often a stage is tried again after a failure that is neither the user's nor the code's",
+    )
+    exclude_node_after: int = Field(default=2, ge=1, description="failures of a node after which jobs avoid it")
+
+
+class Container(Section):
+    """An image in which a stage's processes run."""
+
+    runtime: Literal["apptainer", "pyxis"]
+    image: str = Field(min_length=1, description="a .sif or .sqsh file, or what the runtime can pull")
+    options: tuple[str, ...] = Field(
+        default=(), strict=False, description="further options of apptainer exec, or of srun for pyxis"
+    )
+
+
+class Software(Section):
+    """The software environment of a stage's processes. Without any, that of the launcher."""
+
+    python: str | None = Field(default=None, description="interpreter, e.g. /shared/venvs/vllm/bin/python")
+    setup: tuple[str, ...] = Field(
+        default=(), strict=False, description="shell lines before the interpreter starts, e.g. module load, conda activate"
+    )
+    container: Container | None = None
 
 
 class Resources(Section):
@@ -17,30 +73,13 @@ class Resources(Section):
     ranks_per_node: int = Field(default=1, ge=1)
     gpus_per_rank: int = Field(default=0, ge=0, description="1 for training; more gives tensor parallelism to vLLM")
     threads: int = Field(default=1, ge=1, description="CPU threads per rank")
+    slurm: JobOptions = Field(default=JobOptions(), description="what its job asks of Slurm, where that is not the site's")
+    software: Software | None = Field(default=None, description="its software environment, where that is not the site's")
 
     @property
     def world_size(self) -> int:
         """Number of processes."""
         return self.nodes * self.ranks_per_node
-
-
-class Slurm(Section):
-    """What every job of this site asks of Slurm. A job's nodes and GPUs are the largest that any of its stages needs."""
-
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    time_minutes: int = Field(default=60, ge=1)
-    cpus_per_node: int | None = Field(default=None, ge=1)
-    mem_gb: float | None = Field(default=None, gt=0, description="memory per node")
-    gpu_type: str | None = Field(default=None, description="type in --gres=gpu:TYPE:N; without it --gres=gpu:N")
-    max_parallel: int = Field(default=256, ge=1, description="tasks of one array that may run at once")
-    signal_delay_s: int = Field(default=120, ge=1, description="seconds before the time limit at which stages are told to save")
-    setup: tuple[str, ...] = Field(
-        default=(), strict=False, description="shell lines run at the start of a job, e.g. module load"
-    )
-    additional: dict[str, Value] = Field(default_factory=dict, description="any other sbatch option")
 
 
 class Engine(Section):
@@ -54,6 +93,7 @@ class Engine(Section):
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     max_model_len: int | None = Field(default=None, ge=1)
     checkpoint_minutes: float = Field(default=10.0, gt=0, description="minutes between checkpoints of training")
+    hang_minutes: float = Field(default=60.0, gt=0, description="minutes without a sign of life before a stage is ended as hung")
 
 
 class Site(Section):
@@ -73,6 +113,8 @@ class Site(Section):
     default: Resources = Resources()
     stages: dict[str, Resources] = Field(default_factory=dict, description="resources of single stages, by stage name")
     environment: dict[str, str] = Field(default_factory=dict, description="environment variables for every stage")
+    software: Software = Field(default=Software(), description="software environment of every stage without one of its own")
+    offline: bool = Field(default=False, description="compute nodes have no internet: everything must be there before")
 
     @model_validator(mode="after")
     def _every_stage_finds_a_place(self) -> Site:
@@ -84,3 +126,23 @@ class Site(Section):
     def resources(self, stage: str) -> Resources:
         """The resources of a stage: its own entry, else the default."""
         return self.stages.get(stage, self.default)
+
+    def job_options(self, stage: str) -> JobOptions:
+        """What the job of a stage asks of Slurm: the site's options, with those of the stage in their place."""
+        return self._job_options[stage if stage in self.stages else None]
+
+    @cached_property
+    def _job_options(self) -> dict[str | None, JobOptions]:
+        base = {name: getattr(self.slurm, name) for name in JobOptions.model_fields}
+        owns: dict[str | None, JobOptions] = {
+            None: self.default.slurm,
+            **{name: need.slurm for name, need in self.stages.items()},
+        }
+        return {
+            name: JobOptions(**base | {field: getattr(own, field) for field in own.model_fields_set})
+            for name, own in owns.items()
+        }
+
+    def software_of(self, stage: str) -> Software:
+        """The software environment of a stage."""
+        return self.resources(stage).software or self.software

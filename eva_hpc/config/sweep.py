@@ -87,6 +87,7 @@ class Experiment(Section):
     )
     fingerprints: dict[str, str] = Field(default_factory=dict)
     quick: bool = False
+    sharing: bool = Field(default=True, description="false: every run computes everything for itself")
     settings: tuple[str, ...] = Field(
         default=(), strict=False, description="what the command line set of the sweep and the recipe: KEY=VALUE"
     )
@@ -99,4 +100,6 @@ class Experiment(Section):
             parts.append("quick")
         if self.settings:
             parts.append(hashlib.sha256("\n".join(sorted(self.settings)).encode()).hexdigest()[:6])
+        if not self.sharing:
+            parts.append("unshared")
         return "-".join(parts)

@@ -49,25 +49,27 @@ class Judging:
     judge: str
 
 
-def evaluations(recipe: Recipe, seed: int, fingerprints: Mapping[str, str]) -> dict[str, Judging]:
+def evaluations(recipe: Recipe, seed: int, fingerprints: Mapping[str, str], salt: str = "") -> dict[str, Judging]:
     """The last node of each benchmark; everything else hangs on these.
 
     Args:
         recipe: one grid point.
         seed: of the run: sampling, selection, evolving and the order of training.
         fingerprints: hash of the content of each external path or name in the recipe.
+        salt: enters every key, so that runs of different salts share nothing.
     """
-    return _Run(recipe, seed, fingerprints).evaluations()
+    return _Run(recipe, seed, fingerprints, salt).evaluations()
 
 
 class _Run:
-    def __init__(self, recipe: Recipe, seed: int, fingerprints: Mapping[str, str]) -> None:
+    def __init__(self, recipe: Recipe, seed: int, fingerprints: Mapping[str, str], salt: str) -> None:
         self.recipe = recipe
         self.seed = seed
         self.fingerprints = fingerprints
+        self.salt = salt  # of the nodes that read no other one; everything else reads one of these
         policy = recipe.policy
         path = policy.path if isinstance(policy, PretrainedPolicy) else ""
-        self.start = Node(start_policy.Spec(policy=policy, fingerprint=self._fingerprint(path)), "start")
+        self.start = Node(start_policy.Spec(policy=policy, fingerprint=self._fingerprint(path)), "start", salt=salt)
 
     def evaluations(self) -> dict[str, Judging]:
         final = self._solver()
@@ -107,7 +109,7 @@ class _Run:
         source = self.recipe.prompts
         path = source.path if isinstance(source, FilePrompts) else "" if isinstance(source, LabPrompts) else source.name
         inputs = {} if isinstance(source, LabPrompts) else {"policy": self.start}
-        return Node(prompts.Spec(source=source, fingerprint=self._fingerprint(path)), "start", inputs)
+        return Node(prompts.Spec(source=source, fingerprint=self._fingerprint(path)), "start", inputs, self.salt)
 
     def _responses(self, policy: Node, source: Node, count: int, fraction: float, number: int) -> tuple[Node, Node]:
         """Responses and their rewards."""
@@ -166,6 +168,7 @@ class _Run:
             questions.Spec(benchmark=benchmark, fingerprint=self._fingerprint(path)),
             "evaluation",
             {} if in_lab else {"policy": self.start},
+            self.salt,
         )
         reward = self.recipe.reward
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -14,12 +14,14 @@ from eva_hpc.store.keys import Identity, identify
 class Node:
     """One stage to be done. Two nodes of the same identity are the same work.
 
-    `part` says to a reader which part of the run it belongs to: "start", "warm-up", "round 1", …, "evaluation".
+    `part` says to a reader which part of the run it belongs to: "start", "warm-up", "round 1", …, "evaluation". A `salt` makes
+    it, and all that reads it, another work than the same without.
     """
 
     spec: StageSpec
     part: str
     inputs: Mapping[str, Node] = field(default_factory=dict)
+    salt: str = ""
 
     @cached_property
     def identity(self) -> Identity:
@@ -30,20 +32,22 @@ class Node:
             self.spec.parameters(),
             {role: node.identity for role, node in self.inputs.items()},
             self.spec.nested,
+            self.salt,
         )
 
 
-def in_order(roots: Iterable[Node]) -> Iterator[Node]:
+def in_order(roots: Iterable[Node]) -> list[Node]:
     """All nodes the roots need, themselves included, each identity once and after its inputs."""
     seen: set[Identity] = set()
+    ordered: list[Node] = []
 
-    def visit(node: Node) -> Iterator[Node]:
-        if node.identity in seen:
-            return
-        seen.add(node.identity)
-        for source in node.inputs.values():
-            yield from visit(source)
-        yield node
+    def visit(node: Node) -> None:
+        if node.identity not in seen:
+            seen.add(node.identity)
+            for source in node.inputs.values():
+                visit(source)
+            ordered.append(node)
 
     for root in roots:
-        yield from visit(root)
+        visit(root)
+    return ordered

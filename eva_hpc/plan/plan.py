@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -29,7 +31,7 @@ class Task(BaseModel):
     inputs: dict[str, Identity]
     runs: tuple[str, ...]
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The folder of its artifact below the store, which names it uniquely."""
         return f"{self.identity.stage}/{self.identity.name}"
@@ -68,6 +70,10 @@ class Plan(BaseModel):
         return {task.id: task for task in self.tasks}
 
     @cached_property
+    def _by_identity(self) -> dict[Identity, Task]:
+        return {task.identity: task for task in self.tasks}
+
+    @cached_property
     def _by_family(self) -> dict[tuple[str, str], list[Task]]:
         families: dict[tuple[str, str], list[Task]] = defaultdict(list)
         for task in self.tasks:
@@ -76,37 +82,82 @@ class Plan(BaseModel):
 
     def provider(self, identity: Identity) -> Task:
         """The task whose artifact is or contains the one asked for."""
+        if identity in self._by_identity:
+            return self._by_identity[identity]
         return next(task for task in self._by_family[identity.stage, identity.family] if task.identity.contains(identity))
 
     def parents(self, task: Task) -> list[Task]:
         """The tasks it reads from."""
         return [self.provider(identity) for identity in task.inputs.values()]
 
-    def tasks_of(self, run: str) -> list[Task]:
+    @cached_property
+    def _children(self) -> dict[str, list[Task]]:
+        children: dict[str, list[Task]] = defaultdict(list)
+        for task in self.tasks:
+            for parent in {parent.id for parent in self.parents(task)}:
+                children[parent].append(task)
+        return children
+
+    def children(self, task: Task) -> Sequence[Task]:
+        """The tasks that read from it, in order."""
+        return self._children.get(task.id, ())
+
+    @cached_property
+    def _by_run(self) -> dict[str, list[Task]]:
+        of_run: dict[str, list[Task]] = defaultdict(list)
+        for task in self.tasks:
+            for run in task.runs:
+                of_run[run].append(task)
+        return of_run
+
+    def tasks_of(self, run: str) -> Sequence[Task]:
         """The tasks a run needs, in order."""
-        return [task for task in self.tasks if run in task.runs]
+        return self._by_run.get(run, ())
 
 
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """For making millions of objects that all stay: looking for garbage among them takes longer than making them."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_without_garbage_collection()
 def make_plan(experiment: Experiment) -> Plan:
     """Plan an experiment.
 
-    Nested requests of one family (k = 2, 4, 6 of the same prompts and policy) become one task for the largest.
+    Nested requests of one family (k = 2, 4, 6 of the same prompts and policy) become one task for the largest. Without
+    sharing the keys of a run are its own: nothing is nested and nothing is shared, and the numbers are the same.
     """
-    grid = runs(experiment)
-    ends = {run.name: evaluations(run.recipe, run.seed, experiment.fingerprints) for run in grid}
+    planned: list[PlannedRun] = []
     nodes: dict[Identity, Node] = {}
-    needed_by: dict[Identity, list[str]] = defaultdict(list)
+    needed_by: dict[Identity, list[int]] = defaultdict(list)
     separate = 0
-    for run in grid:
-        for node in in_order(judging.node for judging in ends[run.name].values()):
+    for number, run in enumerate(runs(experiment)):
+        salt = "" if experiment.sharing else f"{experiment.name}/{run.name}"
+        ends = evaluations(run.recipe, run.seed, experiment.fingerprints, salt)
+        for node in in_order(judging.node for judging in ends.values()):
             separate += 1
             nodes.setdefault(node.identity, node)
-            needed_by[node.identity].append(run.name)
+            needed_by[node.identity].append(number)
+        planned.append(
+            PlannedRun(
+                name=run.name,
+                point=run.point,
+                seed=run.seed,
+                evaluations={name: judging.node.identity for name, judging in ends.items()},
+                judges={name: judging.judge for name, judging in ends.items()},
+            )
+        )
     provider = _maximal(nodes)
-    users: dict[Identity, list[str]] = defaultdict(list)
+    users: dict[Identity, set[int]] = defaultdict(set)
     for identity in nodes:
-        users[provider[identity]] += needed_by[identity]
-    order = [run.name for run in grid]
+        users[provider[identity]].update(needed_by[identity])
     tasks = [
         Task(
             identity=identity,
@@ -114,23 +165,14 @@ def make_plan(experiment: Experiment) -> Plan:
             part=node.part,
             parallel=node.spec.parallel,
             inputs={role: provider[source.identity] for role, source in node.inputs.items()},
-            runs=tuple(sorted(set(users[identity]), key=order.index)),
+            runs=tuple(planned[number].name for number in sorted(users[identity])),
         )
         for identity, node in nodes.items()
         if provider[identity] == identity
     ]
     return Plan(
         name=experiment.name,
-        runs=tuple(
-            PlannedRun(
-                name=run.name,
-                point=run.point,
-                seed=run.seed,
-                evaluations={name: judging.node.identity for name, judging in ends[run.name].items()},
-                judges={name: judging.judge for name, judging in ends[run.name].items()},
-            )
-            for run in grid
-        ),
+        runs=tuple(planned),
         tasks=tuple(_after_inputs(tasks)),
         separate_stages=separate,
     )
@@ -143,9 +185,12 @@ def _maximal(identities: Iterable[Identity]) -> Mapping[Identity, Identity]:
         families[identity.stage, identity.family].append(identity)
     provider = {}
     for family in families.values():
-        largest = [one for one in family if not any(other != one and other.contains(one) for other in family)]
-        for identity in family:
-            provider[identity] = next(one for one in largest if one.contains(identity))
+        largest: list[Identity] = []
+        # What contains another has no smaller value, so it comes first; in a grid the first one contains them all.
+        for identity in sorted(family, key=lambda one: one.values, reverse=True):
+            provider[identity] = next((one for one in largest if one.contains(identity)), identity)
+            if provider[identity] == identity:
+                largest.append(identity)
     return provider
 
 

@@ -15,6 +15,7 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypedDict
 
 from eva_hpc.benchmarks.columns import default_columns
@@ -53,12 +54,12 @@ class Cell:
         """How many seeds have a value."""
         return len(self.values)
 
-    @property
+    @cached_property
     def mean(self) -> float | None:
         """Mean over seeds; None without values."""
         return statistics.fmean(self.values.values()) if self.values else None
 
-    @property
+    @cached_property
     def std(self) -> float | None:
         """Sample standard deviation (ddof = 1) over seeds; None for fewer than two values."""
         return statistics.stdev(self.values.values()) if self.n > 1 else None

@@ -42,8 +42,9 @@ def collect(plan: Plan, store: Store) -> list[MetricRow]:
 
 def _pairs_trained(plan: Plan, run: PlannedRun, store: Store) -> list[Metric]:
     """How many pairs the last training of a run had: arms that differ in it differ in optimiser steps too."""
-    trained = [store.find(task.identity) for task in plan.tasks_of(run.name) if task.stage == "train"]
-    if not trained or trained[-1] is None:
+    last = [task for task in plan.tasks_of(run.name) if task.stage == "train"][-1]
+    trained = store.find(last.identity)
+    if trained is None:
         return []
-    records = trained[-1].manifest["records"]
+    records = trained.manifest["records"]
     return [Metric(metric="pairs", value=records["out"], n=records["in"], coverage=1.0)]

@@ -36,8 +36,9 @@ def lay_out(aggregate: Aggregate, experiment: Experiment) -> Layout:
     axes = experiment.sweep.axes
     runs_are_missing = bool(aggregate.missing_runs)
     body = []
+    missing = set(aggregate.missing_runs)
     for line in aggregate.lines:
-        seeds = sum(run_name(line.point, seed) not in aggregate.missing_runs for seed in aggregate.seeds)
+        seeds = sum(run_name(line.point, seed) not in missing for seed in aggregate.seeds)
         row = [_axis_value(line.point[name]) for name in axes] + [str(seeds)] * runs_are_missing
         row += [_cell(cell, column.decimals, seeds) for cell, column in zip(line.cells, aggregate.columns, strict=True)]
         body.append(tuple(row))
@@ -104,6 +105,9 @@ def _notes(aggregate: Aggregate, experiment: Experiment) -> list[str]:
             notes.append(
                 f"{readable(name)}: the responses are nested. k responses are the first k of one sample of {largest}, "
                 "so the rows of a seed are not independent."
+                if experiment.sharing
+                else f"{readable(name)}: every run sampled its own responses, but from the same random numbers, "
+                "so the rows of a seed are not independent."
             )
     if experiment.settings:
         notes.append(f"Set on the command line: {'; '.join(sorted(experiment.settings))}.")
@@ -136,12 +140,13 @@ def _unmeasured(aggregate: Aggregate) -> list[str]:
 def _gaps(aggregate: Aggregate) -> tuple[list[str], list[str]]:
     """Single missing values, and cells with a coverage below 1."""
     gaps, thin = [], []
+    missing = set(aggregate.missing_runs)
     for line in aggregate.lines:
         for column, cell in zip(aggregate.columns, line.cells, strict=True):
             name = f"{column.benchmark} {column.metric}"
             if (column.benchmark, column.metric) in aggregate.measured:
                 runs = [run_name(line.point, seed) for seed in cell.missing]
-                gaps += [f"{name} of {run}" for run in runs if run not in aggregate.missing_runs]
+                gaps += [f"{name} of {run}" for run in runs if run not in missing]
             if cell.coverage is not None and cell.coverage < 1:
                 point = ",".join(f"{axis}={value}" for axis, value in line.point.items())
                 thin.append(f"{name} at {point} (as few as {100 * cell.coverage:.4g} %)")

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
+from eva_hpc.config.hub import is_of_revision
 from eva_hpc.config.recipe import FilePrompts, HubPrompts, LabPrompts, Prompts
 from eva_hpc.stages.contract import Context, Counts, Inputs, StageFailed, StageSpec
 from eva_hpc.stages.policy import read_policy
 from eva_hpc.stages.set_aside import SetAside
+from eva_hpc.stages.unchanged import check_unchanged
 from eva_hpc.store.records import Prompt, write_jsonl
 from eva_hpc.store.seeds import content_id, derive_seed
 
@@ -31,7 +33,7 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
         texts: list[Any] = list(make_prompts(source.count, source.levels, source.seed))
         return select_prompts(texts, out, origin="lab", length=len, max_tokens=None, limit=None)
     return select_prompts(
-        read_column(source, context.work),
+        read_column(source, spec.fingerprint, context.work),
         out,
         origin=Path(source.path).name if isinstance(source, FilePrompts) else source.name,
         length=token_counter(inputs["policy"]),
@@ -40,20 +42,31 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
     )
 
 
-def read_column(source: FilePrompts | HubPrompts, cache: Path) -> list[Any]:
+def read_column(source: FilePrompts | HubPrompts, fingerprint: str, cache: Path) -> list[Any]:
     """One column of a JSONL or Parquet file or of a hub dataset, through `datasets`.
 
     Raises:
-        StageFailed: the column is not there.
+        StageFailed: the data or the column is not there, or not what was planned with: another content or revision.
     """
-    from datasets import disable_progress_bars, load_dataset
+    from datasets import config, disable_progress_bars, load_dataset
 
     disable_progress_bars()
     if isinstance(source, FilePrompts):
         kind = "parquet" if source.path.endswith(".parquet") else "json"
+        check_unchanged(source.path, fingerprint)
         table = load_dataset(kind, data_files=source.path, split="train", cache_dir=str(cache / "datasets"))
+        check_unchanged(source.path, fingerprint)  # nor while it was read
     else:
-        table = load_dataset(source.name, split=source.split, revision=source.revision)
+        try:
+            table = load_dataset(source.name, split=source.split, revision=source.revision)
+        except (ConnectionError, FileNotFoundError) as error:
+            raise StageFailed(
+                f"data set {source.name}: {error}; where there is a network, eva-hpc prefetch fetches it"
+            ) from None
+        folders = {Path(file["filename"]).parent for file in table.cache_files}
+        if config.HF_HUB_OFFLINE and not all(is_of_revision(folder, source.name, source.revision) for folder in folders):
+            found = f"the local cache has another revision of {source.name} than {source.revision or 'the latest it knows'}"
+            raise StageFailed(f"{found}; where there is a network, eva-hpc prefetch fetches the right one")
     if source.column not in table.column_names:
         raise StageFailed(f"the prompts have no column {source.column!r}; they have {', '.join(table.column_names)}")
     return list(table[source.column])

@@ -31,7 +31,7 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
         return Counts(len(questions), write_jsonl(out / "questions.jsonl", questions))
     source = FilePrompts(path=benchmark.path, column=benchmark.column, limit=benchmark.limit, max_tokens=benchmark.max_tokens)
     counts = select_prompts(
-        read_column(source, context.work),
+        read_column(source, spec.fingerprint, context.work),
         out,
         origin=Path(benchmark.path).name,
         length=token_counter(inputs["policy"]),

@@ -8,6 +8,7 @@ from typing import ClassVar
 from eva_hpc.config.recipe import LabPolicy, Policy
 from eva_hpc.stages.contract import Context, Counts, Inputs, Interrupted, Parallel, StageSpec
 from eva_hpc.stages.policy import read_policy, write_policy
+from eva_hpc.stages.unchanged import check_unchanged
 
 
 class Spec(StageSpec):
@@ -28,6 +29,7 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
     policy = spec.policy
     if not isinstance(policy, LabPolicy):
         path = Path(policy.path)
+        check_unchanged(policy.path, spec.fingerprint)
         write_policy(
             out,
             location=str(path.resolve()) if path.exists() else policy.path,

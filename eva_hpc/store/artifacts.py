@@ -18,7 +18,7 @@ from typing import Any
 
 import orjson
 
-from eva_hpc.store.keys import Identity, digest
+from eva_hpc.store.keys import Identity, containing, digest
 from eva_hpc.store.seeds import derive_seed
 
 MANIFEST = "manifest.json"
@@ -39,9 +39,19 @@ class Artifact:
     manifest: Mapping[str, Any]
 
     @property
+    def identity(self) -> Identity:
+        """Which one it is, by its manifest."""
+        return Identity.from_json(self.manifest["identity"])
+
+    @property
     def content(self) -> str:
         """A hash of the names and contents of its files, but for where it says that something outside lies."""
         return digest({name: entry for name, entry in self.manifest["files"].items() if name != LOCATION})
+
+    def touched(self) -> bool:
+        """Whether a file of it was written to after the commit, as the clock of the file system says."""
+        committed = os.stat(self.folder / MANIFEST).st_mtime_ns
+        return any(os.stat(self.folder / name).st_mtime_ns > committed for name in self.manifest["files"])
 
     def verify(self) -> None:
         """Compare size and SHA-256 of every file with the manifest.
@@ -116,20 +126,23 @@ class Store:
         Sizes are compared here; :meth:`Artifact.verify` compares contents. An artifact with a missing or cut file, or with a
         manifest that cannot be read, counts as not there.
         """
-        folders = [self.folder(identity)]
-        if identity.nested:
-            folders += sorted((self.root / identity.stage).glob(f"{identity.family}.*"))
-        found = []
-        for folder in folders:
-            artifact = _read(folder)
-            if artifact is None:
-                continue
-            held = Identity.from_json(artifact.manifest["identity"])
-            if held == identity:
-                return artifact
-            if held.contains(identity):
-                found.append((tuple(value for _, value in held.nested), artifact))
-        return min(found, key=lambda pair: pair[0])[1] if found else None
+        exact = self.at(self.folder(identity))
+        if exact is not None and exact.identity == identity:
+            return exact
+        names = self.listing(identity.stage).get(identity.family, {}) if identity.nested else ()
+        found = (self.at(self.folder(larger)) for larger in containing(identity, names))
+        return next((artifact for artifact in found if artifact is not None and artifact.identity.contains(identity)), None)
+
+    def listing(self, stage: str) -> dict[str, dict[str, int]]:
+        """What lies in the folder of a stage, committed or not: family -> folder name -> inode number."""
+        families: dict[str, dict[str, int]] = {}
+        try:
+            with os.scandir(self.root / stage) as entries:
+                for entry in entries:
+                    families.setdefault(entry.name.partition(".")[0], {})[entry.name] = entry.inode()
+        except FileNotFoundError:
+            return {}
+        return families
 
     def at(self, folder: Path) -> Artifact | None:
         """The committed artifact in a folder; sizes are compared as in :meth:`find`."""
@@ -191,9 +204,10 @@ def _is_data(relative: Path) -> bool:
 
 def _read(folder: Path) -> Artifact | None:
     try:
-        manifest = orjson.loads((folder / MANIFEST).read_bytes())
+        with open(os.path.join(folder, MANIFEST), "rb") as file:
+            manifest = orjson.loads(file.read())
         Identity.from_json(manifest["identity"])
-        intact = all((folder / name).stat().st_size == entry["bytes"] for name, entry in manifest["files"].items())
+        intact = all(os.stat(f"{folder}/{name}").st_size == entry["bytes"] for name, entry in manifest["files"].items())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):  # not a manifest of ours, or not any more

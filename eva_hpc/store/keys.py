@@ -11,7 +11,9 @@ parameters, and by their values.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +45,25 @@ class Identity:
         """The folder name: ``FAMILY`` or ``FAMILY.fraction=1.0.responses=10``."""
         return ".".join([self.family, *(f"{field}={value}" for field, value in self.nested)])
 
+    @classmethod
+    def from_name(cls, stage: str, name: str) -> Identity:
+        """The inverse of :attr:`name`.
+
+        Raises:
+            ValueError: no artifact has this name.
+        """
+        family, *pairs = re.split(r"\.(?=[A-Za-z_])", name)
+        values = (pair.partition("=") for pair in pairs)
+        found = cls(stage, family, tuple((field, orjson.loads(value)) for field, _, value in values))
+        if found.name != name:
+            raise ValueError(f"{name!r} is not the name of an artifact")
+        return found
+
+    @property
+    def values(self) -> tuple[Number, ...]:
+        """Its nested values. Of two artifacts of a family, one that contains the other has no smaller ones."""
+        return tuple(value for _, value in self.nested)
+
     def contains(self, other: Identity) -> bool:
         """Whether this artifact holds all that `other` asks for."""
         mine, asked = dict(self.nested), dict(other.nested)
@@ -60,8 +81,22 @@ class Identity:
         return cls(value["stage"], value["family"], tuple(sorted(value["nested"].items())))
 
 
+def containing(asked: Identity, names: Iterable[str]) -> list[Identity]:
+    """Of the folder names of a family those that contain what is asked for, the smallest first. Other names are passed over."""
+    held = []
+    for name in names:
+        with suppress(ValueError):
+            held.append(Identity.from_name(asked.stage, name))
+    return sorted((one for one in held if one.contains(asked)), key=lambda one: one.values)
+
+
 def identify(
-    stage: str, version: int, parameters: Mapping[str, Any], inputs: Mapping[str, Identity], nested: tuple[str, ...] = ()
+    stage: str,
+    version: int,
+    parameters: Mapping[str, Any],
+    inputs: Mapping[str, Identity],
+    nested: tuple[str, ...] = (),
+    salt: str = "",
 ) -> Identity:
     """The identity of a stage's artifact.
 
@@ -72,6 +107,7 @@ def identify(
         inputs: identities of its inputs by role. An input nested in the same parameters with the same values counts by its
             family, so that the artifact is nested as well.
         nested: names of the parameters in which it is nested.
+        salt: makes another artifact of what is the same otherwise; none if empty.
     """
     values = tuple(sorted((field, parameters[field]) for field in nested))
     family = digest(
@@ -83,6 +119,7 @@ def identify(
                 role: source.family if source.nested and source.nested == values else source.key
                 for role, source in inputs.items()
             },
+            **({"salt": salt} if salt else {}),
         }
     )
     return Identity(stage, family, values)

@@ -14,10 +14,10 @@ from eva_hpc.cluster.devcluster.processes import wait_until
 from eva_hpc.cluster.queue import Attempt, ControllerAway, QueueEntry, QueueError
 
 SQUEUE = """\
-12_0|RUNNING|None|2026-11-23T13:05:56
-12_1|PENDING|JobArrayTaskLimit|N/A
-13|PENDING|Nodes required for job are DOWN, DRAINED or reserved|2026-11-24T01:00:00
-14|TIMEOUT|TimeLimit|2026-11-23T12:00:00
+12_0|RUNNING|2026-11-23T13:05:56|k:runs-1:5f0c|None
+12_[1,3-4%2]|PENDING|N/A|k:runs-1:5f0c|JobArrayTaskLimit
+13|PENDING|2026-11-24T01:00:00|a|b|Nodes required for job are DOWN, DRAINED or reserved
+14|TIMEOUT|2026-11-23T12:00:00|wrap|TimeLimit
 """
 
 SACCT = """\
@@ -31,14 +31,15 @@ SACCT = """\
 
 def test_squeue_lines_become_entries_by_job_id() -> None:
     entries = queue.parse_squeue(SQUEUE)
-    assert entries["12_0"] == QueueEntry("RUNNING", "None", datetime(2026, 11, 23, 13, 5, 56))
-    assert entries["12_1"] == QueueEntry("PENDING", "JobArrayTaskLimit", None)
+    assert entries["12_0"] == QueueEntry("RUNNING", "None", datetime(2026, 11, 23, 13, 5, 56), "k:runs-1:5f0c")
+    waiting = QueueEntry("PENDING", "JobArrayTaskLimit", None, "k:runs-1:5f0c")
+    assert [entries[job_id] for job_id in ("12_1", "12_3", "12_4")] == [waiting] * 3
     assert entries["13"].reason == "Nodes required for job are DOWN, DRAINED or reserved"
 
 
 def test_only_jobs_that_may_still_run_are_active() -> None:
     active = {job_id for job_id, entry in queue.parse_squeue(SQUEUE).items() if entry.active}
-    assert active == {"12_0", "12_1", "13"}
+    assert active == {"12_0", "12_1", "12_3", "12_4", "13"}
     assert QueueEntry("A_STATE_OF_A_LATER_SLURM", "None", None).active
 
 
@@ -83,7 +84,7 @@ def test_configuration_lines_become_names_and_values() -> None:
 
 
 def test_fields_of_a_node_become_names_and_values() -> None:
-    node = queue.parse_node("NodeName=node1 Gres=gpu:a100:8 NodeAddr=127.0.0.1 OS=Linux 6.1 #1 SMP State=IDLE")
+    node = queue.parse_fields("NodeName=node1 Gres=gpu:a100:8 NodeAddr=127.0.0.1 OS=Linux 6.1 #1 SMP State=IDLE")
     assert (node["NodeAddr"], node["State"]) == ("127.0.0.1", "IDLE")
 
 
@@ -153,3 +154,28 @@ def test_a_controller_that_does_not_answer_is_away(
         queue.squeue(["1"], timeout_s=1)
     with pytest.raises(ControllerAway):
         queue.cancel(["1"], timeout_s=1)
+
+
+@pytest.mark.slow
+def test_a_job_is_found_by_its_name_too(devcluster: Cluster) -> None:
+    sbatch = ["sbatch", "--parsable", "--output=/dev/null", "--hold", "--job-name=k:runs-1:5f0c", "--wrap", "true"]
+    job = subprocess.run(sbatch, check=True, capture_output=True, text=True, timeout=20).stdout.strip()
+    assert list(queue.squeue([], names=["k:runs-1:5f0c"])) == [job]
+    assert queue.squeue([], names=["k:runs-1:0000"]) == {}
+    queue.cancel([job])
+
+
+@pytest.mark.slow
+def test_a_waiting_job_can_be_held_and_told_which_node_to_avoid(devcluster: Cluster) -> None:
+    sbatch = ["sbatch", "--parsable", "--output=/dev/null", "--begin=now+1hour", "--wrap", "true"]
+    job = subprocess.run(sbatch, check=True, capture_output=True, text=True, timeout=20).stdout.strip()
+    queue.update(job, ExcNodeList="node1")
+    queue.hold([job])
+    assert queue.show_job(job)["ExcNodeList"] == "node1"
+    assert queue.squeue([job])[job].reason.startswith("JobHeld")
+    queue.cancel([job])
+
+
+@pytest.mark.slow
+def test_nodes_that_work_are_not_down(devcluster: Cluster) -> None:
+    assert queue.down_nodes("node[1-4]") == []

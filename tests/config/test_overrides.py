@@ -118,7 +118,8 @@ MISTAKES = {
     ),
     "misspelt site key": (
         "site.slot=1",
-        "slot: unknown key; allowed: name, executor, scale, root, slots, slurm, engine, default, stages, environment; "
+        "slot: unknown key; allowed: name, executor, scale, root, slots, slurm, engine, default, stages, environment, "
+        "software, offline; "
         "did you mean 'slots'?",
     ),
     "key below a value": (

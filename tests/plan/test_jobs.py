@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eva_hpc.config.site import Site
+from eva_hpc.config.site import JobOptions, Resources, Site, Slurm
 from eva_hpc.plan.describe import describe
 from eva_hpc.plan.jobs import job_shape, make_arrays, make_jobs, pending_tasks, task_resources
 
@@ -69,9 +71,9 @@ def test_pending_tasks_can_be_done_in_their_order(plan, numbers):
 
 @given(DONE)
 @MANY
-def test_every_pending_task_is_in_exactly_one_job_and_a_job_waits_for_all_it_reads(plan, numbers):
+def test_every_pending_task_is_in_exactly_one_job_and_a_job_waits_for_all_it_reads(plan, slurm_site, numbers):
     tasks = pending(plan, those_there(plan, numbers))
-    jobs = make_jobs(plan, tasks)
+    jobs = make_jobs(plan, tasks, slurm_site)
     placed = [name for job in jobs for name in job.tasks]
     assert sorted(placed) == sorted(task.id for task in tasks)
     assert len({job.name for job in jobs}) == len(jobs)
@@ -84,23 +86,25 @@ def test_every_pending_task_is_in_exactly_one_job_and_a_job_waits_for_all_it_rea
 
 @given(DONE)
 @MANY
-def test_tasks_within_a_job_come_after_what_they_read(plan, numbers):
-    for job in make_jobs(plan, pending(plan, those_there(plan, numbers))):
+def test_tasks_within_a_job_come_after_what_they_read(plan, slurm_site, numbers):
+    for job in make_jobs(plan, pending(plan, those_there(plan, numbers)), slurm_site):
         for place, name in enumerate(job.tasks):
             assert not {parent.id for parent in plan.parents(plan.by_id[name])} & set(job.tasks[place:])
 
 
-@given(DONE)
+@given(DONE, st.sampled_from([None, frozenset(), frozenset({"generate", "train"})]), st.sampled_from([1, 2, 1001]))
 @MANY
-def test_arrays_hold_every_job_once_and_wait_for_earlier_arrays_only(plan, slurm_site, numbers):
-    jobs = make_jobs(plan, pending(plan, those_there(plan, numbers)))
-    arrays = make_arrays(plan, jobs, slurm_site)
+def test_arrays_hold_every_job_once_and_wait_for_earlier_arrays_only(plan, slurm_site, numbers, proven, largest):
+    jobs = make_jobs(plan, pending(plan, those_there(plan, numbers)), slurm_site)
+    arrays = make_arrays(plan, jobs, slurm_site, largest, proven)
     assert sorted(job.name for array in arrays for job in array.jobs) == sorted(job.name for job in jobs)
     earlier: list[str] = []
     array_of = {job.name: array.name for array in arrays for job in array.jobs}
     for array in arrays:
-        assert set(array.after) <= set(earlier)
-        assert set(array.after) == {array_of[name] for job in array.jobs for name in job.after}
+        waits = {*array.after, *([array.along] if array.along else [])}
+        assert waits <= set(earlier)
+        assert waits >= {array_of[name] for job in array.jobs for name in job.after}
+        assert len(array.jobs) <= largest
         assert {job_shape(plan, job, slurm_site) for job in array.jobs} == {array.shape}
         earlier.append(array.name)
     assert len(set(earlier)) == len(earlier)
@@ -108,15 +112,70 @@ def test_arrays_hold_every_job_once_and_wait_for_earlier_arrays_only(plan, slurm
 
 def test_each_run_is_one_job_and_the_runs_are_one_array(plan_of, slurm_site):
     plan = plan_of({"optimiser.learning_rate": [1e-4, 1e-5], "evolved_ratio": [0.5, 0.8]})
-    jobs = make_jobs(plan, plan.tasks)
-    assert sorted(job.run for job in jobs if job.run) == sorted(run.name for run in plan.runs)
-    *_, last = make_arrays(plan, jobs, slurm_site)
-    assert sorted(job.run for job in last.jobs) == sorted(run.name for run in plan.runs)
+    names = sorted(run.name for run in plan.runs)
+    jobs = make_jobs(plan, plan.tasks, slurm_site)
+    assert sorted(job.name for job in jobs if job.run and job.link == 0) == names
+    *_, main, judging = make_arrays(plan, jobs, slurm_site)
+    assert sorted(job.run for job in main.jobs) == names
+    assert [job.run for job in judging.jobs] == [job.run for job in main.jobs]
+
+
+def test_judging_without_a_gpu_has_a_job_without_any_that_waits_for_its_own_run_only(plan_of, slurm_site):
+    plan = plan_of({"optimiser.learning_rate": [1e-4, 1e-5]}, seeds=(1,))
+    *_, main, judging = make_arrays(plan, make_jobs(plan, plan.tasks, slurm_site), slurm_site)
+    assert {plan.by_id[task].stage for job in judging.jobs for task in job.tasks} == {"judge", "evaluate"}
+    assert (main.shape.gpus_per_node, judging.shape.gpus_per_node, judging.shape.nodes) == (8, 0, 1)
+    assert judging.along == main.name
+    assert main.name not in judging.after
+
+
+def test_where_nothing_needs_a_gpu_judging_stays_in_the_job_of_its_run(plan_of):
+    site = Site(name="cpu", executor="slurm", scale="lab")
+    plan = plan_of({"optimiser.learning_rate": [1e-4, 1e-5]}, seeds=(1,))
+    assert {job.link for job in make_jobs(plan, plan.tasks, site)} == {0}
+
+
+def test_stages_of_other_partitions_make_a_run_a_chain_of_jobs(plan_of):
+    site = Site(
+        name="two",
+        executor="slurm",
+        scale="lab",
+        slurm=Slurm(partition="cpu", time_minutes=30),
+        stages={"train": Resources(slurm=JobOptions(partition="gpu", time_minutes=600, mem_gb=64))},
+    )
+    plan = plan_of({"optimiser.learning_rate": [1e-4, 1e-5]}, seeds=(1,))
+    jobs = [job for job in make_jobs(plan, plan.tasks, site) if job.run == plan.runs[0].name]
+    shapes = [job_shape(plan, job, site) for job in jobs]
+    assert [shape.placement.partition for shape in shapes][:3] == ["gpu", "cpu", "gpu"]
+    assert [(shape.time_minutes, shape.mem_gb) for shape in shapes][:2] == [(600, 64), (30, None)]
+    assert all(before.name in after.after for before, after in pairwise(jobs))
+
+
+def test_the_first_job_of_an_array_with_a_stage_not_proven_yet_goes_ahead(plan_of):
+    site = Site(name="cpu", executor="slurm", scale="lab")
+    plan = plan_of({"optimiser.learning_rate": [1e-4, 1e-5, 1e-6]}, seeds=(1, 2))
+    jobs = make_jobs(plan, plan.tasks, site)
+    arrays = {array.name: array for array in make_arrays(plan, jobs, site, proven=set())}
+    (rest,) = [array for array in arrays.values() if array.jobs[0].run and array.canary]
+    assert len(arrays[rest.canary].jobs) == 1
+    assert len(rest.jobs) == 5
+    assert rest.canary in rest.after
+    stages = {task.stage for task in plan.tasks}
+    assert not any(array.canary for array in make_arrays(plan, jobs, site, proven=stages))
+
+
+def test_pieces_of_a_too_large_array_wait_for_each_other(plan_of):
+    site = Site(name="cpu", executor="slurm", scale="lab")
+    plan = plan_of({"optimiser.learning_rate": [1e-4, 1e-5, 1e-6]}, seeds=(1, 2))
+    runs = [array for array in make_arrays(plan, make_jobs(plan, plan.tasks, site), site, largest=2) if array.jobs[0].run]
+    assert [len(array.jobs) for array in runs] == [2, 2, 2]
+    assert runs[0].name in runs[1].after
+    assert runs[1].name in runs[2].after
 
 
 def test_a_job_gets_the_most_that_any_of_its_stages_needs(plan_of, slurm_site):
     plan = plan_of({"optimiser.learning_rate": [1e-4, 1e-5]}, seeds=(1,))
-    run = next(job for job in make_jobs(plan, plan.tasks) if job.run)
+    run = next(job for job in make_jobs(plan, plan.tasks, slurm_site) if job.run)
     shape = job_shape(plan, run, slurm_site)
     assert (shape.nodes, shape.gpus_per_node, shape.cpus_per_node) == (2, 8, 12)
 

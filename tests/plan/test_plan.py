@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from eva_hpc.plan.eva import evaluations
 from eva_hpc.plan.graph import in_order
 from eva_hpc.plan.grid import runs
+from eva_hpc.plan.plan import _maximal
 from eva_hpc.store.keys import Identity
 
 EXPERIMENTS = st.fixed_dictionaries(
@@ -82,6 +83,25 @@ def test_what_a_task_reads_is_needed_by_all_runs_that_need_the_task(plan_of, wan
     for task in plan.tasks:
         for parent in plan.parents(task):
             assert set(task.runs) <= set(parent.runs)
+
+
+@given(EXPERIMENTS)
+@MANY
+def test_children_read_from_their_parents_and_a_run_has_the_tasks_that_name_it(plan_of, wanted):
+    plan = plan_of(**wanted)
+    for task in plan.tasks:
+        assert list(plan.children(task)) == [other for other in plan.tasks if task in plan.parents(other)]
+    for run in plan.runs:
+        assert list(plan.tasks_of(run.name)) == [task for task in plan.tasks if run.name in task.runs]
+    assert not plan.tasks_of("no such run")
+
+
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), min_size=1, unique=True))
+def test_of_a_family_only_what_no_other_contains_is_made(slices):
+    family = [Identity("generate", "f", (("fraction", a), ("responses", b))) for a, b in slices]
+    provider = _maximal(family)
+    assert set(provider.values()) == {one for one in family if not any(two != one and two.contains(one) for two in family)}
+    assert all(provider[one].contains(one) and provider[provider[one]] == provider[one] for one in family)
 
 
 @given(EXPERIMENTS, st.integers(2, 14), st.sampled_from([0.1, 0.9, 1.0]), st.integers(6, 9))

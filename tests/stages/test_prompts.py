@@ -158,4 +158,4 @@ def test_a_hub_dataset_is_read_by_name_split_and_column(tmp_path):
     (tmp_path / "org" / "test.jsonl").write_text(json.dumps({"text": TEXTS[4]}) + "\n")
     source = HubPrompts(name=str(tmp_path / "org"), split="train", column="text")
 
-    assert prompts.read_column(source, tmp_path / "cache") == TEXTS[:3]
+    assert prompts.read_column(source, "hub:org", tmp_path / "cache") == TEXTS[:3]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eva_hpc.store.keys import Identity, digest, identify
+from eva_hpc.store.keys import Identity, containing, digest, identify
 
 NESTED = ("fraction", "responses")
 PROMPTS = Identity("prompts", "a" * 20)
@@ -86,3 +87,29 @@ def test_names_read_like_the_values_they_stand_for():
     assert identity.name == f"{identity.family}.fraction=0.8.responses=10"
     assert PROMPTS.name == PROMPTS.key == PROMPTS.family
     assert identity.key not in (identity.family, generate(0.8, 9).key)
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z][a-z_]*", fullmatch=True), st.integers(0, 10**9) | st.floats(0, 1), max_size=3))
+def test_the_name_of_a_folder_says_which_artifact_it_is(nested):
+    identity = Identity("generate", "ab12" * 5, tuple(sorted(nested.items())))
+    assert Identity.from_name("generate", identity.name) == identity
+
+
+@pytest.mark.parametrize("name", ["ab12.a", "ab12.a=", "ab12.a=x", "ab12.a=0.50", "ab12.a=1.0.", "ab12."])
+def test_a_name_that_no_artifact_has_is_refused(name):
+    with pytest.raises(ValueError):  # noqa: PT011
+        Identity.from_name("generate", name)
+
+
+def test_of_several_that_contain_it_the_smallest_comes_first_and_foreign_names_are_passed_over():
+    held = [generate(*values).name for values in ((1.0, 10), (0.5, 6), (1.0, 9), (1.0, 4))]
+    asked = generate(0.5, 6)
+    assert containing(asked, [*held, f"{asked.family}.partial", "corrupt-1-ab"]) == [
+        generate(0.5, 6), generate(1.0, 9), generate(1.0, 10),
+    ]  # fmt: skip
+
+
+def test_a_salt_makes_another_artifact_and_none_is_no_salt():
+    plain, empty, *salted = (identify("mix", 1, {"seed": 1}, {}, salt=salt) for salt in ("", "", "a", "b"))
+    assert plain == empty == identify("mix", 1, {"seed": 1}, {})
+    assert len({plain, *salted}) == 3

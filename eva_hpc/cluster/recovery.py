@@ -1,0 +1,86 @@
+"""What to do after a failure, from its cause and from what the ledger says was tried before. Pure: reads events, decides.
+
+| cause                                    | in the job                            | once the job has ended              |
+|------------------------------------------|---------------------------------------|-------------------------------------|
+| timeout, preempted                       | save, requeue, go on; costs no retry  | the same, if it could not requeue   |
+| node failure                             | Slurm requeues; nodes that failed     | submitted again, without such nodes |
+|                                          | `exclude_node_after` times are left   |                                     |
+| killed, hung, partner lost, not launched | again in the same job, within         | submitted again, within `retries`   |
+|                                          | `retries`                             |                                     |
+| CUDA out of memory                       | micro-batch halved, once              | stop                                |
+| host out of memory                       | requeued with twice the memory, once  | submitted again with twice, once    |
+| code or data, disk full                  | stop                                  | stop                                |
+| cancelled by the user                    | –                                     | stop                                |
+
+The budgets are those of one command: typing it again is the user's word that it is worth trying again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from eva_hpc.cluster.causes import Cause
+
+Event = Mapping[str, Any]
+
+MOST_WITHOUT_PROGRESS = 2
+"""Attempts of a stage in a row that may end at the time limit with the same work saved."""
+
+
+def since_launch(events: Sequence[Event]) -> list[Event]:
+    """The events since the command was typed last."""
+    starts = [index for index, event in enumerate(events) if event["event"] == "launched"]
+    return list(events[starts[-1] :] if starts else events)
+
+
+def retries_spent(events: Iterable[Event], task: str) -> int:
+    """How often a task was tried again, in its job or by another one, after a failure that was nobody's fault."""
+    return sum(
+        event["event"] in ("retried", "decision")
+        and task in (event.get("task"), *event.get("tasks", ()))
+        and event.get("decision", "retry") in ("retry", "resubmit")
+        and Cause(event["cause"]).is_chance
+        for event in events
+    )
+
+
+def tried_before(events: Iterable[Event], task: str, cause: Cause) -> bool:
+    """Whether something was changed already because a task failed in this way."""
+    return any(
+        event["event"] in ("retried", "decision")
+        and task in (event.get("task"), *event.get("tasks", ()))
+        and event["cause"] == cause
+        for event in events
+    )
+
+
+def makes_no_progress(events: Iterable[Event], task: str, mark: str) -> bool:
+    """Whether attempts keep ending at the time limit without having saved anything new. `mark` stands for what is saved now."""
+    marks = [event["mark"] for event in events if event["event"] == "requeued" and event["task"] == task and "mark" in event]
+    latest = [*marks, mark][-MOST_WITHOUT_PROGRESS:]
+    return len(latest) == MOST_WITHOUT_PROGRESS and len(set(latest)) == 1
+
+
+def bad_nodes(events: Iterable[Event], after: int) -> list[str]:
+    """Nodes that failed at least `after` times, by what drivers saw after a restart and what accounting says of ended jobs."""
+    blamed: Counter[str] = Counter()
+    seen: set[tuple[str, int]] = set()
+    for event in events:
+        if event["event"] in ("restarted", "attempt") and event["cause"] == Cause.NODE_FAILURE:
+            # The attempt that a driver found to have ended is number restart - 1; accounting tells of it again.
+            number = event["restart"] - 1 if event["event"] == "restarted" else event["attempt"]
+            if (event["job"], number) not in seen:
+                seen.add((event["job"], number))
+                blamed.update(event["nodes"])
+    return sorted(node for node, failures in blamed.items() if failures >= after)
+
+
+def resubmit(cause: Cause, events: Sequence[Event], task: str, retries: int) -> bool:
+    """Whether a task whose job ended without doing it, and without its driver having decided, is worth another job."""
+    if cause.is_interruption or cause in (Cause.MISSING_INPUT, Cause.HELD):
+        return True
+    if cause is Cause.HOST_OOM:
+        return not tried_before(events, task, cause)
+    return cause.is_chance and retries_spent(events, task) < retries

@@ -1,0 +1,82 @@
+"""What lies ahead of a sweep before anything starts: what is still to do, what it will cost, whether the disk has room."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.filesize import decimal
+
+from eva_hpc.cluster.accounting import measured
+from eva_hpc.config.errors import ConfigError
+from eva_hpc.config.hub import missing
+from eva_hpc.config.model_size import sizes_of
+from eva_hpc.plan.cost import Estimate, estimate
+from eva_hpc.plan.disk import Disk, disk_needed, shortage
+from eva_hpc.plan.jobs import pending_tasks
+from eva_hpc.plan.plan import Task
+from eva_hpc.request import Opened
+from eva_hpc.store.inventory import Inventory
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """Tasks to do, their cost and bytes, and the bytes that are free.
+
+    `missing` are models and data sets that are not in the local cache, looked for only where jobs have no network.
+    """
+
+    pending: list[Task]
+    cost: Estimate
+    disk: Disk
+    free: int
+    missing: list[str]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the user should know before starting."""
+        short = shortage(self.disk, self.free)
+        return [*([short] if short else []), *(f"not in the local cache: {line}" for line in self.missing)]
+
+    @property
+    def disk_line(self) -> str:
+        """Bytes to be written and bytes free."""
+        return f"disk: {self.disk}; {decimal(self.free)} free"
+
+    def check(self) -> None:
+        """Refuse what cannot end well.
+
+        Raises:
+            ConfigError: the disk has no room for the results, or jobs without network lack something from the hub.
+        """
+        if self.disk.lasting > self.free:
+            raise ConfigError(f"site.root: {shortage(self.disk, self.free)}")
+        if self.missing:
+            raise ConfigError(
+                *self.missing, "the site is offline: run eva-hpc prefetch with the same words where there is network"
+            )
+
+
+def look_ahead(sweep: Opened, pending: list[Task] | None = None) -> Outlook:
+    """Look at the store, the disk and the cache; writes nothing.
+
+    Args:
+        sweep: the sweep.
+        pending: its tasks that are still to do, if that is known already.
+    """
+    plan, site, store = sweep.plan, sweep.site, sweep.store
+    pending = pending_tasks(plan, Inventory(store).holds) if pending is None else pending
+    sizes = sizes_of(recipe for _, recipe in sweep.experiment.points)
+    known = measured(store, plan)
+    disk = disk_needed(plan, pending, site, sizes, known.written)
+    free = _free(sweep.root)
+    lacking = missing(sweep.experiment) if site.offline and pending else []
+    return Outlook(pending, estimate(plan, pending, site, sizes, known), disk, free, lacking)
+
+
+def _free(folder: Path) -> int:
+    """Bytes free where a folder is or will be."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
