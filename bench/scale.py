@@ -3,7 +3,7 @@
 python bench/scale.py
 
 The stores are made up, but real: every stage of every run is committed, with its manifest and, where a table needs it, its
-metrics. Each number is that of a process of its own, without the time of starting it.
+metrics. Each number is the best of three, each of a process of its own and without the time of starting it.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from eva_hpc.store.artifacts import Store
 from eva_hpc.store.inventory import Inventory
 
 RUNS = (10, 100, 1_000, 10_000)
+REPEATS = 3
 SEEDS, RESPONSES = (1, 2, 3, 4, 5), (2, 6)
 METRICS = ("win_rate", "gain", "reward", "reward_easy", "reward_medium", "reward_hard", "turn_1", "turn_2")
 RECIPE = Path(__file__).parents[1] / "sweeps" / "recipes" / "lab.yaml"
@@ -254,7 +255,8 @@ def main(counts: Sequence[int] = RUNS) -> None:
                 if row.done > done:
                     in_a_process(fill, sweep, row.done)
                     done = row.done
-                taken[number, runs] = in_a_process(with_memory, row.measure, sweep)
+                measured = [in_a_process(with_memory, row.measure, sweep) for _ in range(REPEATS)]
+                taken[number, runs] = min(measured, key=lambda one: one.seconds)
                 print(f"{runs} runs, {row.name}: {taken[number, runs]}", file=sys.stderr)
     table = []
     for number, row in enumerate(ROWS):

@@ -23,6 +23,7 @@ from eva_hpc.cluster.live import LiveDisplay, shown
 from eva_hpc.config.check import check_engines
 from eva_hpc.config.errors import ConfigError
 from eva_hpc.plan.describe import describe
+from eva_hpc.plan.index import write_index
 from eva_hpc.plan.jobs import make_arrays, make_jobs, pending_tasks
 from eva_hpc.plan.plan import Plan, Task
 from eva_hpc.request import Opened, Request, open_request
@@ -136,6 +137,7 @@ def _record_plan(sweep: Opened) -> None:
     if not path.exists():
         write_atomically(path, content)
     write_atomically(sweep.results / "plan.json", content)
+    write_index(sweep.plan, sweep.results)
     write_atomically(sweep.results / "experiment.json", sweep.experiment.model_dump_json(indent=2).encode())
 
 
@@ -184,14 +186,15 @@ def _run_here(board: Board, sweep: Opened, pending: list[Task], console: Console
 def _run_on_slurm(board: Board, sweep: Opened, orders: Orders, pending: list[Task], console: Console) -> bool:
     """Submit and, if asked to, watch; returns whether all jobs have ended."""
     from eva_hpc.cluster.slurm import SlurmSweep
-    from eva_hpc.cluster.snapshot import environment, take_snapshot
+    from eva_hpc.cluster.snapshot import setup_lines, take_snapshot
     from eva_hpc.cluster.submission import Surroundings, without_own_job
 
     snapshot = take_snapshot(sweep.root) if pending else None
     if snapshot:
         _record_launch(sweep, snapshot.digest)
     without_own_job()
-    around = Surroundings(sweep.plan, sweep.site, sweep.store.root, sweep.results, environment(snapshot) if snapshot else {})
+    setup = setup_lines(snapshot) if snapshot else []
+    around = Surroundings(sweep.plan, sweep.site, sweep.store.root, sweep.results, setup)
     slurm = SlurmSweep(board, around, pending, orders.canary)
     try:
         if not orders.wait:

@@ -37,7 +37,7 @@ class Outlook:
     def warnings(self) -> list[str]:
         """What the user should know before starting."""
         short = shortage(self.disk, self.free)
-        return [*([short] if short else []), *(f"not in the local cache: {line}" for line in self.missing)]
+        return [*([short] if short else []), *self.missing]
 
     @property
     def disk_line(self) -> str:

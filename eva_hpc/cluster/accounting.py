@@ -167,7 +167,8 @@ def account(results: Path) -> Account:
         width = attempt.width(job, on_gpus)
         cost.attempts += 1
         for task, outcome, seconds in attempt.steps():
-            value = seconds * width / 3600
+            if not (value := seconds * width / 3600):
+                continue
             runs = runs_of.get(task or (job.tasks[0] if job else ""), ())
             cost.stages[task.partition("/")[0] or OVERHEAD].add(outcome, value)
             cost.runs[runs[0] if len(runs) == 1 else SHARED].add(outcome, value)
@@ -177,6 +178,8 @@ def account(results: Path) -> Account:
                 cost.with_shares[run] += value / len(runs)
             if outcome == "committed":
                 cost.saved_by_sharing += value * (extra.get(task, 1.0) - 1.0)
+    if OVERHEAD in cost.stages:
+        cost.stages[OVERHEAD] = cost.stages.pop(OVERHEAD)  # last
     return cost
 
 

@@ -61,9 +61,11 @@ class Attempt:
             used += steps[-1][2]
         if used > elapsed:  # clocks of two machines
             steps = [(task, outcome, seconds * elapsed / used) for task, outcome, seconds in steps]
-        fruitless = not any(outcome in ("committed", "saved") for _, outcome, _ in steps)
-        bad = self.record is not None and self.record["state"] != "COMPLETED" and fruitless
-        return [*steps, ("", "wasted" if bad else "waiting", max(0.0, elapsed - used))]
+        outcomes = {outcome for _, outcome, _ in steps}
+        # One that did nothing had perhaps nothing to do, or waited for another job: only Slurm can tell that it failed.
+        failed = self.record is not None and self.record["state"] not in ("COMPLETED", "UNKNOWN")
+        fruitless = outcomes == {"wasted"} or (not outcomes and failed)
+        return [*steps, ("", "wasted" if fruitless else "waiting", max(0.0, elapsed - used))]
 
 
 def attempts_in(events: Iterable[Event]) -> list[Attempt]:

@@ -122,8 +122,15 @@ def prepare(task: Task, site: Site, store: Store, results: Path) -> Attempt:
         log=log.absolute(),
         resources=task_resources(task, site),
         engine=_engine(site, work),
-        environment=(_OFFLINE if site.offline else {}) | site.environment,
+        environment=_environment(site),
     )
+
+
+def _environment(site: Site) -> dict[str, str]:
+    """Variables for the processes of a stage. PYTHONPATH is the job script's: there the snapshot of the code comes first."""
+    return (_OFFLINE if site.offline else {}) | {
+        name: value for name, value in site.environment.items() if name != "PYTHONPATH"
+    }
 
 
 def spend(attempt: Attempt, seconds: float) -> None:

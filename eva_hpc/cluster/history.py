@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from eva_hpc.cluster.causes import Cause
 from eva_hpc.cluster.ledger import SubmittedJob, jobs_in
+from eva_hpc.cluster.recovery import bad_nodes
 
 Event = Mapping[str, Any]
 
@@ -26,7 +26,7 @@ class History:
     task: dict[str, Event] = field(default_factory=dict)
     """The last event of a task."""
     job: dict[str, Event] = field(default_factory=dict)
-    """The last event of a task that a job wrote."""
+    """The last event that a job wrote of itself or of a task."""
     started: dict[str, Event] = field(default_factory=dict)
     """The last start of a task."""
     done: dict[str, Event] = field(default_factory=dict)
@@ -42,9 +42,13 @@ class History:
     retries: Counter[str] = field(default_factory=Counter)
     """How often something was tried again after a failure, by cause."""
     requeues: Counter[str] = field(default_factory=Counter)
-    """How often a job went back into the queue: as often as it asked to, or as Slurm told it at its last start."""
-    bad_nodes: Counter[str] = field(default_factory=Counter)
-    """Failures of nodes, by name or by the list of a job's nodes."""
+    """How often a job was started again after it went back into the queue."""
+    bad_nodes: list[str] = field(default_factory=list)
+    """Nodes that failed."""
+    held: dict[str, str] = field(default_factory=dict)
+    """Arrays that were held because their canary failed, by id, with what shows it."""
+    unanswered: dict[str, Event] = field(default_factory=dict)
+    """Submissions that sbatch has not answered, by the name of the job."""
     gpu_seconds: dict[str | None, float] = field(default_factory=lambda: defaultdict(float))
     """GPU seconds of the stages that a job did, for jobs of which there is no accounting."""
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -57,6 +61,7 @@ def history_of(events: Sequence[Event]) -> History:
     history = History(jobs, {task: job.id for job in jobs.values() for task in job.tasks})
     of_task, of_job, started, done = history.task, history.job, history.started, history.done
     seconds, gpu_seconds = history.seconds, history.gpu_seconds
+    suspicious = []
     for event in events:
         kind = event["event"]
         if kind in _OF_A_TASK:
@@ -66,38 +71,43 @@ def history_of(events: Sequence[Event]) -> History:
                 of_job[job] = event
             if kind == "started":
                 started[task] = event
-                if job is not None and event.get("restart"):
-                    history.requeues[job] = max(history.requeues[job], int(event["restart"]))
             elif kind == "done":
                 done[task] = event
                 seconds[task.partition("/")[0]].append(event["seconds"])
                 gpu_seconds[job] += event["seconds"] * event.get("gpus", 0)
-            else:
-                _interruption(history, kind, event)
+            elif kind == "failed":
+                history.failed[task] = event
+            elif kind == "retried":
+                history.retries[event.get("cause", "")] += 1
+        elif kind == "begun":
+            of_job[event["job"]] = event
+            if event.get("restart"):
+                history.requeues[event["job"]] = int(event["restart"])
         elif kind == "attempt":
             history.attempts[event["job"]][event["attempt"]] = event
-            if event.get("cause") == Cause.NODE_FAILURE.value and event.get("nodes"):
-                history.bad_nodes[event["nodes"]] += 1
-        elif kind == "decision":
-            _decision(history, event)
-        elif kind == "cancelled":
-            history.cancelled.update(event["jobs"])
+            suspicious.append(event)
+        elif kind == "restarted":
+            suspicious.append(event)
+        else:
+            _of_the_launcher(history, kind, event)
+    history.bad_nodes += bad_nodes(suspicious, after=1)
     return history
 
 
-def _interruption(history: History, kind: str, event: Event) -> None:
-    if kind == "failed":
-        history.failed[event["task"]] = event
-    elif kind == "retried":
-        history.retries[event.get("cause", "")] += 1
-    elif kind == "requeued":
-        restarts = history.started.get(event["task"], {}).get("restart")
-        history.requeues[event["job"]] = max(history.requeues[event["job"]], int(restarts or 0) + 1)
-
-
-def _decision(history: History, event: Event) -> None:
-    for name in (*event.get("tasks", ()), event.get("job")):
-        if name:
+def _of_the_launcher(history: History, kind: str, event: Event) -> None:
+    if kind == "submitting":
+        history.unanswered[event["job_name"]] = event
+    elif kind in ("submitted", "refused"):
+        asked = [name for name, one in history.unanswered.items() if one["token"] == event["token"]]
+        for name in asked:
+            del history.unanswered[name]
+    elif kind == "cancelled":
+        history.cancelled.update(event["jobs"])
+    elif kind == "decision":
+        if event["decision"] == "hold":
+            history.held |= dict.fromkeys(event["change"]["held"], event["evidence"])
+            return
+        for name in (*event["tasks"], event["job"]):
             history.decisions[name] = event
-    if event["decision"] == "resubmit":
-        history.retries[event.get("cause", "")] += 1
+        if event["decision"] == "resubmit":
+            history.retries[event["cause"]] += 1

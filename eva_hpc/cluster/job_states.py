@@ -14,6 +14,10 @@ from eva_hpc.cluster.history import History
 from eva_hpc.cluster.reasons import Reason, explain_reason
 
 
+_PATIENCE_S = 15.0
+"""Somebody waits at the screen."""
+
+
 class Phase(str, Enum):
     """Where a job is."""
 
@@ -42,8 +46,11 @@ class JobStates:
         self._entries: dict[str, queue.QueueEntry] = {}
         self._accounts: dict[str, list[queue.Attempt]] = {}
         self._phases: dict[str, tuple[Phase, str]] = {}
+        if past.unanswered:
+            lost = f"{len(past.unanswered)} submissions" if len(past.unanswered) > 1 else "a submission"
+            self.notes.append(f"{lost} not answered by Slurm yet: the sweep command finds out what became of it")
         try:
-            self._entries = queue.squeue(jobs)
+            self._entries = queue.squeue(jobs, timeout_s=_PATIENCE_S)
         except queue.QueueError as error:
             self.answered = False
             self.notes.append(f"Slurm does not answer; this is what the files say ({error})")
@@ -60,7 +67,9 @@ class JobStates:
         costly = {job.id for job in self.past.jobs.values() if job.shape.get("gpus_per_node")}
         active = self._entries.keys()
         try:
-            accounts = queue.sacct({job for job in unexplained | costly if job in active or job not in self.past.attempts})
+            accounts = queue.sacct(
+                {job for job in unexplained | costly if job in active or job not in self.past.attempts}, _PATIENCE_S
+            )
         except queue.QueueError as error:
             self.notes.append(f"Slurm's accounting does not answer ({error})")
             return
@@ -87,6 +96,8 @@ class JobStates:
         if entry is not None and entry.active:
             if entry.state == "PENDING":
                 reason = explain_reason(entry.reason)
+                if reason.is_stuck and (evidence := self.past.held.get(job.partition("_")[0])):
+                    return Phase.HELD, evidence
                 return (Phase.HELD if reason.is_stuck else Phase.WAITING), f"{reason.meaning} ({reason.code})"
             if entry.state in ("REQUEUE_HOLD", "SPECIAL_EXIT"):
                 return Phase.HELD, f"Slurm holds it ({entry.state})"
@@ -123,10 +134,17 @@ class JobStates:
             if entry.state == "PENDING":
                 groups[entry.reason].append(entry)
         waits = [
-            Wait(explain_reason(reason), len(some), min((one.start for one in some if one.start), default=None))
+            Wait(self._reason(reason), len(some), min((one.start for one in some if one.start), default=None))
             for reason, some in groups.items()
         ]
         return tuple(sorted(waits, key=lambda wait: (not wait.reason.is_stuck, -wait.jobs)))
+
+    def _reason(self, code: str) -> Reason:
+        reason = explain_reason(code)
+        if reason.code == "JobHeldUser" and self.past.held:
+            advice = "put right what failed, then run the same command again: it submits new ones in their place"
+            return Reason(reason.code, "their canary failed, so they are held", reason.outlook, advice)
+        return reason
 
     def gpu_hours(self) -> float:
         """Of all attempts: from accounting, else as recorded in the ledger, else of the stages that were done."""

@@ -31,7 +31,7 @@ from typing import Any
 NOT_VISIBLE = 3
 """Exit code of a job that does not see doctor's files."""
 
-_ECHO_S = 20.0
+_ECHO_S = 40.0
 _RANKS_READY_S = 60.0
 _SIGNAL_S = 20.0
 _CONNECT_S = 10.0
@@ -114,10 +114,11 @@ def files(folder: Path) -> dict[str, Any]:
 
     first.write_text("first")
     result: dict[str, Any] = {name: _tried(call) for name, call in (("link", link), ("rename", rename), ("lock", lock))}
+    block = os.urandom(2**20)
     began = time.monotonic()
     with first.open("wb") as file:
         for _ in range(_WRITTEN_MB):
-            file.write(os.urandom(2**20))
+            file.write(block)
         file.flush()
         os.fsync(file.fileno())
     result["mb_per_s"] = _WRITTEN_MB / (time.monotonic() - began)
@@ -160,7 +161,8 @@ def _step(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
         all_there = until(lambda: process.poll() is not None or all(path.exists() for path in ready), _RANKS_READY_S)
         sent = None
         if all_there and process.poll() is None:
-            sent = _said(["scancel", "--signal=USR2", _job_id()])
+            # scancel is a process of this step too: without the trap it would die of its own signal.
+            sent = _said(["bash", "-c", "trap '' USR2; exec scancel --signal=USR2 " + os.environ["SLURM_JOB_ID"]])
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_SIGNAL_S + _CONNECT_S)
         if process.poll() is None:
@@ -216,10 +218,6 @@ def _internet(url: str) -> str | None:
 def _free_gb(folder: Path) -> float:
     space = os.statvfs(folder)
     return space.f_bavail * space.f_frsize / 1e9
-
-
-def _job_id() -> str:
-    return os.environ["SLURM_JOB_ID"]
 
 
 def _node_name() -> str:

@@ -293,7 +293,7 @@ def account_manager(what: str, fields: Sequence[str], *where: str, timeout_s: fl
         return None
 
 
-def test_only(script: Path, timeout_s: float = 30) -> str:
+def would_start(script: Path, timeout_s: float = 30) -> str:
     """When and where Slurm would start a batch script, in its words; nothing is submitted.
 
     Raises:

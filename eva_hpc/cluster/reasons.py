@@ -1,6 +1,7 @@
 """Why Slurm lets a job wait, in words, and whether it can ever run.
 
-Slurm says it in one word, e.g. "QOSMaxJobsPerUserLimit"; releases differ in which words there are (squeue(1), "Job reason codes").
+Slurm says it in one word, e.g. "QOSMaxJobsPerUserLimit"; which words there are differs by release (squeue(1), "Job reason
+codes").
 """
 
 from __future__ import annotations
@@ -73,8 +74,8 @@ _MEANINGS: dict[str, tuple[str, Outlook, str]] = {
     "FrontEndDown": ("no front-end node is up", _OTHERS, ""),
 }
 
-# Families of words, the most telling first. What one job asks for beyond a limit stays beyond it; what all jobs of a user, an account
-# or a QOS hold together becomes free again.
+# Families of words, the most telling first. What one job asks for beyond a limit stays beyond it; what all jobs of a user, an
+# account or a QOS hold together becomes free again.
 _FAMILIES: tuple[tuple[re.Pattern[str], str, Outlook, str], ...] = (
     (re.compile(r"requeued held|RequeueHold", re.I), "its start failed, and Slurm holds it", _RELEASE, "scontrol release JOB"),
     (
@@ -100,7 +101,7 @@ _FAMILIES: tuple[tuple[re.Pattern[str], str, Outlook, str], ...] = (
 
 
 def explain_reason(code: str) -> Reason:
-    """A reason as squeue prints it, e.g. "Priority" or "ReqNodeNotAvail, UnavailableNodes:node[3-4]"; an unknown one is itself."""
+    """A reason as squeue prints it, e.g. "Priority" or "ReqNodeNotAvail, UnavailableNodes:node3"; an unknown one is itself."""
     word, _, rest = re.sub(r"^\((.*)\)$", r"\1", code.strip()).partition(",")
     base, nodes = word.partition("(")[0].strip(), re.search(r"Unavailable\w*:\s*([^\s()]+)", code)
     if base in _MEANINGS:

@@ -91,7 +91,7 @@ class SlurmSweep:
                 if self._first_look:
                     raise
                 self.board.note = f"Slurm does not answer, asking again ({error})"
-            if not (self.active or self.lost or self._due()):
+            if not (self.active or self.lost or self._unseen or self._due()):
                 self._settle_accounts()
                 return True
             if not wait:
@@ -282,12 +282,12 @@ class SlurmSweep:
         for number in range(max(len(rows), len(begun))):
             start, end = begun[number : number + 1], begun[number + 1 : number + 2]
             told = own[start[0] : end[0] if end else None] if start else []
-            words = [event for event in told if event["event"] in ("requeued", "failed", "retried")]
-            cause = Cause(words[-1]["cause"]) if words else None
+            last = told[-1] if told else {"event": ""}
+            cause = Cause(last["cause"]) if last["event"] in ("requeued", "failed", "retried") else None
             if number < len(rows):
                 row = rows[number]
-                if cause is None and not any(event["event"] == "done" for event in told[-1:]):
-                    cause = cause_of_state(row) if row.state != "COMPLETED" else None
+                if cause is None and row.state != "COMPLETED":
+                    cause = cause_of_state(row)
                 spent, held, source, state = row.elapsed_s, row.gpus, "sacct", row.state
                 nodes = row.nodes
                 code = row.exit[0]

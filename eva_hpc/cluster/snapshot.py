@@ -75,18 +75,11 @@ def take_snapshot(root: Path) -> Snapshot:
     return Snapshot(folder, digest, git_commit, bool(patch))
 
 
-def environment(snapshot: Snapshot, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """What makes a Python process import the snapshot, also where the package is installed from an editable checkout.
-
-    Start ``python -m`` in another folder than the checkout: Python looks in the working directory first.
-    """
-    return {"PYTHONPATH": ":".join([str(snapshot.folder), *filter(None, [environ.get("PYTHONPATH")])])}
-
-
 def setup_lines(snapshot: Snapshot) -> list[str]:
-    """The same for a job's script, after all else that it sets up.
+    """What makes a job's script import the snapshot, also where the package is installed from an editable checkout.
 
-    It also leaves the folder it was submitted from: that is often the checkout, and ``python -m`` would import what is there.
+    They come after all else that sets the script up. They leave the folder it was submitted from, often the checkout: what
+    lies in the working directory comes before PYTHONPATH for ``python -m``.
     """
     folder = shlex.quote(str(snapshot.folder))
     return [f'export PYTHONPATH={folder}"${{PYTHONPATH:+:$PYTHONPATH}}"', f"cd {folder}"]

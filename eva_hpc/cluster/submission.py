@@ -48,13 +48,13 @@ class AnswerLost(Exception):
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What all submissions of a sweep have in common: the environment in which jobs find the code as it is now."""
+    """What all submissions of a sweep have in common; `setup` are shell lines with which jobs find the code as it is now."""
 
     plan: Plan
     site: Site
     store: Path
     results: Path
-    environment: Mapping[str, str]
+    setup: Sequence[str]
 
 
 def submit(
@@ -104,7 +104,7 @@ def submit(
         after=list(waits_for),
         canary=canary,
     )
-    executor = make_executor(array, around.site, folder, name, waits_for, exclude, around.environment)
+    executor = make_executor(array, around.site, folder, name, waits_for, exclude, around.setup)
     try:
         with executor.batch():
             jobs = [executor.submit(driver) for driver in drivers]
@@ -166,13 +166,13 @@ def make_executor(
     name: str,
     waits_for: Sequence[str] = (),
     exclude: Collection[str] = (),
-    environment: Mapping[str, str] = {},
+    setup: Sequence[str] = (),
 ) -> Any:
     """The submitit executor for an array."""
     import submitit
 
     executor = submitit.SlurmExecutor(folder=folder, python=sys.executable)
-    executor.update_parameters(**parameters(array, site, name, waits_for, exclude, environment))
+    executor.update_parameters(**parameters(array, site, name, waits_for, exclude, setup))
     return executor
 
 
@@ -182,7 +182,7 @@ def parameters(
     name: str,
     waits_for: Sequence[str] = (),
     exclude: Collection[str] = (),
-    environment: Mapping[str, str] = {},
+    setup: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What submitit is asked for: one driver step per job, resources for the widest stage."""
     slurm, shape, place = site.slurm, array.shape, array.shape.placement
@@ -194,7 +194,7 @@ def parameters(
         additional["gres"] = f"gpu:{kind}{shape.gpus_per_node}"
     if waits_for:
         additional["dependency"] = ",".join(waits_for)
-    variables = {**site.environment, **environment}
+    exports = [f"export {key}={shlex.quote(value)}" for key, value in site.environment.items()]
     options: dict[str, Any] = {
         "job_name": name,
         "partition": place.partition,
@@ -209,7 +209,7 @@ def parameters(
         "mem": f"{round(shape.mem_gb * 1024)}M" if shape.mem_gb else None,
         "signal_delay_s": slurm.signal_delay_s,
         "array_parallelism": slurm.max_parallel,
-        "setup": [*slurm.setup, *(f"export {key}={shlex.quote(value)}" for key, value in variables.items())] or None,
+        "setup": [*slurm.setup, *exports, *setup] or None,
         "srun_args": ["--overlap", "--nodes=1", "--ntasks=1"],
         "additional_parameters": additional,
     }

@@ -104,9 +104,9 @@ class SweepStatus:
     seconds_left: float | None
     waits: tuple[Wait, ...]
     failures: tuple[Failure, ...]
-    retries: int
+    retries: dict[str, int]
     requeues: int
-    bad_nodes: dict[str, int]
+    bad_nodes: tuple[str, ...]
     notes: tuple[str, ...]
 
     @cached_property
@@ -186,9 +186,9 @@ class _Look:
             seconds_left=self._seconds_left(at_once),
             waits=self.jobs.waits(),
             failures=self._failures(),
-            retries=self.past.retries.total(),
+            retries=dict(self.past.retries),
             requeues=self.past.requeues.total(),
-            bad_nodes=dict(self.past.bad_nodes),
+            bad_nodes=tuple(self.past.bad_nodes),
             notes=tuple(self.jobs.notes),
         )
 
@@ -209,7 +209,7 @@ class _Look:
         if held := next((job for job in phases if phases[job] is Phase.HELD), None):
             return replace(status, state=RunState.HELD, why=self.jobs.why(held))
         before = next((job for job in shared if phases[job] is not Phase.ENDED), None)
-        if before is not None:
+        if before is not None and (not own or any(phases[job] is not Phase.ENDED for job in own)):
             why = f"for {self.past.jobs[before].name}, job {before} ({phases[before].value})"
             return replace(status, state=RunState.WAITING, why=why)
         if waiting := next((job for job in own if phases[job] is Phase.WAITING), None):
@@ -227,14 +227,14 @@ class _Look:
         if self.alive_here:
             return replace(status, state=RunState.WAITING, why="for its turn")
         if any(self.jobs.is_cancelled(job) for job in status.jobs):
-            return replace(status, state=RunState.CANCELLED, why="cancelled")
-        decision = next((self.past.decisions[one] for one in (*names, *status.jobs) if one in self.past.decisions), None)
-        if decision and decision["decision"] == "hold":
-            return replace(status, state=RunState.HELD, why=_one_line(decision.get("evidence")))
+            return replace(status, state=RunState.CANCELLED, why="the same sweep command submits it again")
         if status.jobs:
             return replace(status, state=RunState.FAILED, why=self.jobs.end(status.jobs[0])[0])
-        if any(name in self.past.started for name in names):
+        last = {self.past.task.get(name, {}).get("event") for name in names}
+        if last & {"started", "stopped", "retried"}:
             return replace(status, why="interrupted; what was done is kept")
+        if "done" in last:
+            return replace(status, why="something that was done is gone: eva-hpc explain says what")
         return status
 
     def _at_work(self, status: RunStatus, left: Sequence[int], job: str | None) -> RunStatus:
@@ -314,15 +314,19 @@ class _Look:
             if job in explained or job is None:
                 continue
             explained.add(job)
-            held = self.past.decisions.get(job, {}).get("decision") == "hold"
             said = self.past.job.get(job, {}).get("event")
-            if self.jobs.phase(job) is Phase.ENDED and said != "failed" and not held and not self.jobs.is_cancelled(job):
+            if self.jobs.phase(job) is Phase.ENDED and said != "failed" and not self.jobs.is_cancelled(job):
                 failures.append(self._failure(number, job, *self.jobs.end(job)))
         return tuple(sorted(failures, key=lambda failure: failure.pending))
 
     def _is_below_a_failure(self, number: int) -> bool:
+        """Whether something upstream is not done because it, or the job that was to do it, failed."""
         above = [one for one in self.index.inputs[number] if one in self.users]
-        return any(self.index.tasks[one] in self.past.failed or self._is_below_a_failure(one) for one in above)
+        return any(self._has_failed_with_its_job(one) or self._is_below_a_failure(one) for one in above)
+
+    def _has_failed_with_its_job(self, number: int) -> bool:
+        job = self.past.job.get(self._owner(number) or "", {})
+        return self.index.tasks[number] in self.past.failed or job.get("event") == "failed"
 
     def _failure(self, number: int, job: str | None, cause: str, evidence: str) -> Failure:
         users = tuple(run.name for run in self.index.users[number])
@@ -341,7 +345,7 @@ class _Look:
             return "is being tried again", True
         decision = self.past.decisions.get(task) or self.past.decisions.get(job or "") or {}
         word = decision.get("decision") if decision.get("time", "") >= self.past.failed.get(task, {}).get("time", "") else None
-        if word in ("resubmit", "exclude"):
+        if word == "resubmit":
             return "will be submitted again by the launcher, or by the same command", False
         if word == "stop" or cause in {one.value for one in Cause if one.is_users}:
             return "stopped: it needs a change first; then run the same command again", False

@@ -21,6 +21,7 @@ import orjson
 
 from eva_hpc.cluster.execution import COUNTS, Attempt
 from eva_hpc.cluster.failure import record_failure
+from eva_hpc.cluster.node_local import node_local_environment
 from eva_hpc.stages.contract import SAVED, Interrupted
 from eva_hpc.stages.registry import STAGES
 
@@ -120,7 +121,12 @@ def main() -> int:
     attempt = Attempt.model_validate_json(Path(sys.argv[1]).read_bytes())
     where = rank_from_environment() if attempt.task.parallel != "one" else None
     rank, local_rank = (where.rank, where.local_rank) if where else (0, 0)
-    apply_environment(attempt, local_rank)
+    os.environ.update(node_local_environment(os.environ["SLURM_JOB_ID"], local_rank))
+    try:
+        apply_environment(attempt, local_rank)
+    except RuntimeError as error:
+        record_failure(attempt.work, rank, error)
+        raise
     address = os.environ.get("MASTER_ADDR")
     return run_rank(attempt, rank, local_rank, (address, int(os.environ["MASTER_PORT"])) if address else None)
 

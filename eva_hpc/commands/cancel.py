@@ -48,6 +48,7 @@ def cancel(
 def _cancel(results: Path, on_slurm: bool, words: Iterable[str], yes: bool) -> bool:
     """Show, ask, record, cancel; returns whether all is as the user wants it."""
     from eva_hpc.cluster import queue
+    from eva_hpc.cluster.history import history_of
     from eva_hpc.cluster.ledger import Ledger
     from eva_hpc.commands.run_names import matching, no_such_run
     from eva_hpc.plan.index import read_index
@@ -63,20 +64,18 @@ def _cancel(results: Path, on_slurm: bool, words: Iterable[str], yes: bool) -> b
             raise no_such_run(one, index.runs)
         wanted.update(run.name for run in found)
     ledger = Ledger(results)
-    jobs = ledger.jobs()
-    if not jobs and not on_slurm:
-        typer.echo(
-            "it runs on this machine: press Ctrl-C in its terminal; what is done is kept, what is running saves and ends"
-        )
-        return False
-    entries = queue.squeue(jobs)
-    active = {job: jobs[job] for job, entry in entries.items() if entry.active}
+    past = history_of(ledger.events())
+    if not past.jobs and not on_slurm:
+        return _say_how_here(results)
+    entries = queue.squeue(past.jobs, names=list(past.unanswered))
+    active = {job: past.jobs.get(job) for job, entry in entries.items() if entry.active}
     chosen = of_runs(active, index, wanted) if wanted else list(active)
     if not chosen:
         typer.echo("none of its jobs runs or waits: nothing to cancel")
         return True
     for job in chosen[:_SHOWN]:
-        typer.echo(f"  {job:<12} {entries[job].state.lower():<10} {active[job].name}")
+        submitted = active[job]
+        typer.echo(f"  {job:<12} {entries[job].state.lower():<10} {submitted.name if submitted else entries[job].name}")
     if len(chosen) > _SHOWN:
         typer.echo(f"  and {len(chosen) - _SHOWN:,} more")
     states = Counter(entries[job].state.lower() for job in chosen)
@@ -90,15 +89,26 @@ def _cancel(results: Path, on_slurm: bool, words: Iterable[str], yes: bool) -> b
     return True
 
 
-def of_runs(active: Mapping[str, SubmittedJob], index: Index, wanted: Collection[str]) -> list[str]:
-    """The active jobs that some runs have for themselves, and those that they share with no other run that has an active job."""
+def _say_how_here(results: Path) -> bool:
+    from eva_hpc.cluster.sweep_status import status_of
+
+    status = status_of(results)
+    if status is None or not status.active:
+        typer.echo("nothing of it is at work: nothing to cancel")
+        return True
+    typer.echo("it runs on this machine: press Ctrl-C in its terminal; what is done is kept, what is at work saves and ends")
+    return False
+
+
+def of_runs(active: Mapping[str, SubmittedJob | None], index: Index, wanted: Collection[str]) -> list[str]:
+    """The active jobs that some runs have for themselves, and those that no other run with an active job of its own needs."""
     users = {index.tasks[number]: {run.name for run in some} for number, some in index.users.items()}
-    needed = {job: set().union(*(users.get(task, set()) for task in one.tasks)) for job, one in active.items()}
+    needed = {job: set().union(*(users.get(task, set()) for task in one.tasks)) for job, one in active.items() if one}
     others = {name for names in needed.values() if len(names) == 1 for name in names} - set(wanted)
     return [job for job, names in needed.items() if names & set(wanted) and not names & others]
 
 
-def in_arrays(chosen: Collection[str], active: Mapping[str, SubmittedJob]) -> list[str]:
+def in_arrays(chosen: Collection[str], active: Collection[str]) -> list[str]:
     """The jobs by their arrays' ids where all that is active of an array is meant: thousands of ids are much work for Slurm."""
     arrays = {job: job.partition("_")[0] for job in active}
     whole = set(arrays.values()) - {arrays[job] for job in active if job not in set(chosen)}

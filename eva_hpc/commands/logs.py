@@ -114,7 +114,9 @@ def job_logs(results: Path, index: Index, run: IndexedRun | None) -> list[StageL
     for one in Ledger(results).jobs().values():
         if any(of_one.get(task) is (run is not None) for task in one.tasks):
             for kind in ("out", "err"):
-                logs.append(StageLog(results / "slurm" / f"{one.id}_0_log.{kind}", f"job {one.id}, {one.name}, std{kind}"))
+                logs.append(
+                    StageLog(results / "slurm" / one.token / f"{one.id}_0_log.{kind}", f"job {one.id}, {one.name}, std{kind}")
+                )
     return logs
 
 

@@ -40,7 +40,7 @@ def plan(
             typer.echo(orjson.dumps(_as_json(sweep, outlook), option=orjson.OPT_INDENT_2).decode())
             return
         lines = [outlook.disk_line, *(f"warning: {text}" for text in outlook.warnings)]
-        typer.echo(describe(sweep.plan, outlook.pending, sweep.site, outlook.cost, lines, canary=True))
+        typer.echo(describe(sweep.plan, outlook.pending, sweep.site, cost=outlook.cost, lines=lines, canary=True))
 
 
 def _as_json(sweep: Opened, outlook: Outlook) -> dict[str, Any]:

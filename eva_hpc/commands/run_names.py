@@ -15,8 +15,8 @@ _SHOWN = 12
 def matching(words: str, runs: Sequence[IndexedRun]) -> list[IndexedRun]:
     """All runs that the words fit: the one of that name; else those with the values named; else those with them in their names.
 
-    A value may stand alone or after its axis, whose name may be cut (``responses=6``) or, as in formulas, be one letter (``k=6``).
-    Values that stand alone are in the order of the axes, the seed last.
+    A value may stand alone or after its axis, whose name may be cut (``responses=6``) or, as in formulas, be one letter
+    (``k=6``). Values that stand alone are in the order of the axes, the seed last.
     """
     for run in runs:
         if run.name == words.strip():

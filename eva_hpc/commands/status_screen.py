@@ -1,4 +1,4 @@
-"""The screen of ``eva-hpc status``: totals, runs (each of them or counted by grid value), what waits, what failed, what it cost."""
+"""The screen of ``eva-hpc status``: totals, runs (each, or counted by grid value), what waits, what failed, what it cost."""
 
 from __future__ import annotations
 
@@ -183,13 +183,13 @@ def _failures(failures: Sequence[Failure]) -> list[RenderableType]:
 def _history(status: SweepStatus) -> Text:
     words = []
     if status.retries:
-        words.append(f"tried again after failures: {status.retries}")
+        words.append("tried again: " + ", ".join(f"{count} x {cause}" for cause, count in status.retries.items()))
     if status.requeues:
         words.append(f"requeued: {status.requeues}")
     if status.bad_nodes:
-        words.append("nodes that failed: " + ", ".join(f"{node} ({count})" for node, count in status.bad_nodes.items()))
+        words.append("nodes that failed: " + ", ".join(status.bad_nodes))
     return Text("\n" + "; ".join(words) if words else "")
 
 
 def _some(names: Sequence[str]) -> str:
-    return names[-1] if len(names) < 2 else f"{names[0]} and {len(names) - 1} more"
+    return ", ".join(names) if len(names) < 3 else f"{names[0]} and {len(names) - 1} more"

@@ -117,9 +117,12 @@ def is_of_revision(converted: Path, name: str, revision: str | None) -> bool:
 
 
 def _cached(need: Need, file: str) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub import errors, try_to_load_from_cache
 
-    path = try_to_load_from_cache(need.name, file, revision=need.revision, repo_type=need.kind)
+    try:
+        path = try_to_load_from_cache(need.name, file, revision=need.revision, repo_type=need.kind)
+    except errors.HFValidationError:  # the hub allows fewer names than the recipe
+        return None
     return Path(path) if isinstance(path, str) else None
 
 
@@ -276,6 +279,8 @@ def _told_plainly(need: Need) -> Iterator[None]:
         yield
     except (ConfigError, KeyboardInterrupt):
         raise
+    except errors.HFValidationError as error:
+        raise ConfigError(f"{need.section}: found {need.name!r}; {' '.join(str(error).split())}") from None
     except errors.GatedRepoError:
         page = f"{constants.ENDPOINT}/{'datasets/' if need.kind == 'dataset' else ''}{need.name}"
         text = f"access is granted to single users: ask for it at {page}, then set HF_TOKEN or call hf auth login"

@@ -17,6 +17,7 @@ def describe(
     plan: Plan,
     pending: Sequence[Task],
     site: Site,
+    *,
     cost: Estimate | None = None,
     lines: Sequence[str] = (),
     canary: bool = False,
@@ -72,7 +73,8 @@ def _stages(plan: Plan, pending: Sequence[Task], site: Site) -> str:
             ]
         )
     headings = ["part", "stage", "needed", "after sharing", "to do", "nodes x ranks", "GPUs", "nested in"]
-    return tabulate(rows, headings)
+    text: str = tabulate(rows, headings)
+    return text
 
 
 def _arrays(arrays: Sequence[Array]) -> str:
@@ -96,7 +98,8 @@ def _arrays(arrays: Sequence[Array]) -> str:
             ]
         )
     each = ["nodes", "CPUs per node", "GPUs per node", "memory", "time limit", "where"]
-    return tabulate(rows, ["array", "jobs", "stages", *each, "waits for"])
+    text: str = tabulate(rows, ["array", "jobs", "stages", *each, "waits for"])
+    return text
 
 
 def _place(shape: Shape) -> str:
@@ -106,6 +109,8 @@ def _place(shape: Shape) -> str:
 
 
 def _cost(cost: Estimate) -> str:
+    if all(one.planned is None for one in cost.stages if one.to_do) and cost.unknown:
+        return f"{cost.unit}: not known, because no such stage has run here before"
     rows = [
         [one.stage, one.separate, one.shared, one.to_do, hours(one.naive), hours(one.done), hours(one.planned), one.basis]
         for one in cost.stages
@@ -114,11 +119,11 @@ def _cost(cost: Estimate) -> str:
     headings = ["stage", "needed", "after sharing", "to do", "naive", "done", "planned", "basis"]
     table = tabulate(rows, headings, disable_numparse=True, colalign=["left", *["right"] * 6, "left"])
     said = (
-        f"{cost.unit}: {hours(cost.planned)} planned for what is to do; {hours(cost.naive)} naive, if every run did everything for "
-        f"itself; {hours(cost.done)} done or not needed any more"
+        f"{cost.unit}: {hours(cost.planned)} planned for what is to do; {hours(cost.naive)} naive, if every run did everything "
+        f"for itself; {hours(cost.done)} for what is done or not needed any more"
     )
     if cost.unknown:
-        said += f"; without {', '.join(cost.unknown)}, of which nothing is known"
+        said += f"; all without {', '.join(cost.unknown)}"
     return "\n".join([table, "", said, *cost.notes])
 
 

@@ -40,7 +40,8 @@ class Disk:
     def __str__(self) -> str:
         text = f"{decimal(round(self.lasting))} to be written"
         if self.trainings:
-            text += f", {decimal(round(self.peak))} at once while {self.trainings} trainings keep checkpoints"
+            count = "one training keeps" if self.trainings == 1 else f"{self.trainings} trainings keep"
+            text += f", {decimal(round(self.peak))} at once while {count} checkpoints"
         return text + (f" (without {', '.join(self.unknown)}, of unknown size)" if self.unknown else "")
 
 

@@ -96,6 +96,21 @@ def _content(policy: Mapping[str, Any]) -> dict[str, Any]:
     return {**policy, "policy": {name: value for name, value in policy["policy"].items() if name != "path"}}
 
 
+_READS = {
+    "select": "prompts",
+    "generate": "prompts",
+    "score": "prompts",
+    "evolve": "selected",
+    "mix": "base",
+    "pair": "base",
+    "train": "pairs",
+    "answer": "questions",
+    "judge": "questions",
+    "evaluate": "questions",
+}
+"""The role of the input whose records a stage goes through."""
+
+
 class Workload:
     """The work of every task of a plan.
 
@@ -189,18 +204,7 @@ class Workload:
 
     def _read(self, spec: Mapping[str, Any], task: Task) -> float:
         """Records that a task reads, with these nested values."""
-        source = {
-            "select": "prompts",
-            "generate": "prompts",
-            "score": "prompts",
-            "evolve": "selected",
-            "mix": "base",
-            "pair": "base",
-            "train": "pairs",
-            "answer": "questions",
-            "judge": "questions",
-            "evaluate": "questions",
-        }.get(task.stage)
+        source = _READS.get(task.stage)
         if source is None:
             return self._written.get(task.id, 1.0)
         count = self._written[self.source(task, source).id]

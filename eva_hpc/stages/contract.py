@@ -33,7 +33,7 @@ SAVED = 75
 """Exit code of a process that was told to stop, has saved its work and can go on when started again (EX_TEMPFAIL)."""
 
 # Where something lies and how fast it is asked for change no result: fingerprints of the content stand for locations.
-_NOT_IN_KEYS = {"path", "concurrency", "api_key_env", "base_url"}
+NOT_IN_KEYS = {"path", "concurrency", "api_key_env", "base_url"}
 
 
 class StageFailed(Exception):
@@ -70,7 +70,7 @@ class StageSpec(BaseModel):
 
 def _without_locations(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _without_locations(item) for name, item in value.items() if name not in _NOT_IN_KEYS}
+        return {name: _without_locations(item) for name, item in value.items() if name not in NOT_IN_KEYS}
     return [_without_locations(item) for item in value] if isinstance(value, list) else value
 
 

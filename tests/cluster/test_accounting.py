@@ -179,6 +179,14 @@ def test_a_job_that_never_began_its_work_is_wasted_if_it_failed(write, plan):
     assert stage(cost, OVERHEAD) == [0, 0, 8.0, 0]
 
 
+@pytest.mark.parametrize("state", ["COMPLETED", "UNKNOWN"])
+def test_a_job_that_found_everything_done_has_only_waited(write, plan, state):
+    train = next(task for task in own_tasks(plan) if task.stage == "train")
+    cost = write(*submitted(plan, [train]), (1.0, "begun", {"job": "7", "restart": 0}), attempt(0, state, 0.5))
+
+    assert stage(cost, OVERHEAD) == [0, 0, 0, 8.0]
+
+
 def test_steps_longer_than_their_attempt_are_cut_to_it(write, plan):
     pair, train = (next(task for task in own_tasks(plan) if task.stage == name) for name in ("pair", "train"))
     cost = write(

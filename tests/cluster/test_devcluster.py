@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import submitit
 
 from eva_hpc.cluster import queue
 from eva_hpc.cluster.devcluster import Cluster, DevclusterError, down, hosts, leftovers, status, up
+from eva_hpc.cluster.devcluster.configuration import Layout, slurm_conf
 from eva_hpc.cluster.devcluster.processes import running, start, wait_until
 
 ALL_REDUCE = """
@@ -72,10 +74,14 @@ def test_a_daemon_that_fails_to_start_is_reported_with_its_log(tmp_path: Path) -
 
 
 def test_a_pid_file_of_a_process_that_is_not_ours_is_not_believed(tmp_path: Path) -> None:
-    pid_file = tmp_path / "slurmd.pid"
-    pid_file.write_text(str(os.getpid()))
-    assert running(pid_file, f"{tmp_path}/") is None
-    assert running(pid_file, "python") == os.getpid()
+    pid_file = tmp_path / "daemon.pid"
+    with subprocess.Popen(["sleep", "305"], env={"SLURM_CONF": f"{tmp_path}/slurm.conf"}) as process:
+        pid_file.write_text(str(process.pid))
+        assert wait_until(lambda: running(pid_file, "sleep", tmp_path) == process.pid, timeout_s=5)
+        assert running(pid_file, "sleep", tmp_path / "other") is None
+        assert running(pid_file, "slurmd", tmp_path) is None
+        process.kill()
+    assert running(pid_file, "sleep", tmp_path) is None
 
 
 def test_host_lines_are_added_and_removed_without_touching_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,6 +92,26 @@ def test_host_lines_are_added_and_removed_without_touching_others(tmp_path: Path
     assert hosts.add_names(["node1"], "cluster /b")
     assert hosts.remove_names("cluster /a")
     assert file.read_text() == "127.0.0.1 localhost\n127.0.1.1 node1 # cluster /b\n"
+
+
+def test_options_replace_lines_of_the_configuration_or_add_to_it(tmp_path: Path) -> None:
+    layout = Layout(tmp_path, "me", 2, 16, 0, 21000, True, True, "", 1, options={"maxarraysize": "11", "InactiveLimit": "60"})
+    lines = slurm_conf(layout).splitlines()
+    assert [line for line in lines if line.lower().startswith("maxarraysize")] == ["MaxArraySize=11"]
+    assert "InactiveLimit=60" in lines
+
+
+def test_a_layout_written_before_there_was_accounting_is_read(tmp_path: Path) -> None:
+    layout = Layout(tmp_path, "me", 2, 16, 0, 21000, True, True, "", 1)
+    values = json.loads(layout.to_json())
+    for name in ("accounting", "enforce", "options"):
+        del values[name]
+    assert Layout.from_json(json.dumps(values)) == layout
+
+
+def test_limits_without_accounting_are_refused(short_path: Path) -> None:
+    with pytest.raises(DevclusterError, match="only be enforced with accounting"):
+        up(short_path, enforce=True)
 
 
 @pytest.mark.slow
@@ -104,6 +130,8 @@ def test_bringing_up_a_running_cluster_leaves_it_as_it_is(devcluster: Cluster) -
     assert status(devcluster.directory).daemons == before
     with pytest.raises(DevclusterError, match="4 nodes with 16 CPUs and 8 GPUs runs in"):
         up(devcluster.directory, nodes=2)
+    with pytest.raises(DevclusterError, match="runs in"):
+        up(devcluster.directory, options={"MaxArraySize": "11"})
 
 
 @pytest.mark.slow

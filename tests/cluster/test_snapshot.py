@@ -13,15 +13,18 @@ import orjson
 import pytest
 
 import eva_hpc
-from eva_hpc.cluster.snapshot import commit_of_snapshot, environment, setup_lines, take_snapshot
+from eva_hpc.cluster.devcluster import Cluster
+from eva_hpc.cluster.snapshot import commit_of_snapshot, setup_lines, take_snapshot
+from tests.cluster.sweeps import CHECKOUT, explain, sweep
+from tests.cluster.test_slurm_sweep import SMALL
 
 LAUNCHER = """
 import sys, orjson
 from pathlib import Path
-from eva_hpc.cluster.snapshot import environment, setup_lines, take_snapshot
+from eva_hpc.cluster.snapshot import setup_lines, take_snapshot
 snapshot = take_snapshot(Path(sys.argv[1]))
 known = {"folder": str(snapshot.folder), "digest": snapshot.digest, "git_commit": snapshot.git_commit, "dirty": snapshot.dirty}
-print(orjson.dumps({**known, "environment": environment(snapshot), "setup": setup_lines(snapshot)}).decode())
+print(orjson.dumps({**known, "setup": setup_lines(snapshot)}).decode())
 """
 SUBMITTED = """
 import os, sys, submitit
@@ -115,12 +118,29 @@ def test_what_submitit_unpickles_comes_from_the_snapshot_with_its_commit(checkou
     assert f"'git_commit': '{git(checkout, 'rev-parse', 'HEAD')}'" in said
 
 
-def test_the_existing_path_stays_behind_the_snapshot(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_sweep_on_slurm_goes_on_when_the_checkout_is_broken_after_it_was_submitted(
+    devcluster: Cluster, source: Path, tmp_path: Path
+) -> None:
+    for folder in ("sbatch", "sweeps"):
+        shutil.copytree(CHECKOUT / folder, source / folder)
+    command = [*SMALL[:-1], "sweep.axes.evolved_ratio=[0.0]", "--set", f"site.root={tmp_path / 'root'}"]
+    run(sys.executable, "-m", "eva_hpc.sweep", *command, "--no-wait", cwd=source)
+    for path in (source / "eva_hpc").rglob("*.py"):
+        path.write_text("raise SystemExit('the checkout ran')\n")
+
+    watched = sweep(*command, timeout=400)
+
+    assert watched.returncode == 0, explain(watched, tmp_path / "root")
+    assert len(list((tmp_path / "root" / "store").glob("train/*/manifest.json"))) == 2
+
+
+@pytest.mark.parametrize(("before", "after"), [("/a:/b", ":/a:/b"), ("", "")])
+def test_the_existing_path_stays_behind_the_snapshot(tmp_path: Path, before: str, after: str) -> None:
     snapshot = take_snapshot(tmp_path)
-    assert environment(snapshot, {"PYTHONPATH": "/a:/b"}) == {"PYTHONPATH": f"{snapshot.folder}:/a:/b"}
-    assert environment(snapshot, {}) == {"PYTHONPATH": str(snapshot.folder)}
     script = "\n".join([*setup_lines(snapshot), "echo $PYTHONPATH; pwd"])
-    assert run("bash", "-c", script, cwd=tmp_path, source="/a:/b").split() == [f"{snapshot.folder}:/a:/b", str(snapshot.folder)]
+    said = run("bash", "-c", script, cwd=tmp_path, source=before).split()
+    assert said == [f"{snapshot.folder}{after}", str(snapshot.folder)]
 
 
 def test_all_files_of_the_package_are_in_it_and_nothing_compiled(source: Path, tmp_path: Path) -> None:

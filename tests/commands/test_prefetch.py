@@ -79,7 +79,7 @@ class Place:
         own = {"HF_ENDPOINT": self.hub.url, "HF_HOME": str(self.folder / "home"), "HF_HUB_DISABLE_TELEMETRY": "1"}
         own |= {"HF_UPDATE_DOWNLOAD_COUNTS": "0", "PYTHONPATH": str(Path(__file__).parents[2])}
         if offline:
-            own |= {name: "1" for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")}
+            own |= dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"), "1")
         return subprocess.run(
             [sys.executable, "-c", code, *arguments],
             cwd=self.folder, env={**inherited, **own}, capture_output=True, text=True, check=False, timeout=120,

@@ -1,6 +1,7 @@
 """A throwaway Slurm on this machine: real daemons, pretended nodes and GPUs.
 
-The CLI and tests/cluster call `up`, `status` and `down`; clients reach the cluster through `Cluster.environment()`.
+The CLI and tests/cluster call `up`, `status` and `down`, tests also what is in `faults`; clients reach the cluster through
+`Cluster.environment()`.
 May import nothing of ours and nothing heavy.
 """
 

@@ -12,6 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 PACKAGES = {"munged": "munge", "slurmctld": "slurmctld", "slurmd": "slurmd", "srun": "slurm-client", "scontrol": "slurm-client"}
+ACCOUNTING_PACKAGES = {
+    "slurmdbd": "slurmdbd",
+    "mariadbd": "mariadb-server-core",
+    "sacctmgr": "slurm-client",
+    "setsid": "util-linux",
+}
 SBIN = ("/usr/sbin", "/usr/local/sbin", "/sbin")  # where daemons live; not on every user's PATH
 
 
@@ -20,64 +26,92 @@ class DevclusterError(RuntimeError):
 
 
 def program(name: str) -> str:
-    """Path of one of Slurm's programs.
+    """Path of one of Slurm's programs, or of those that accounting needs.
 
     Raises:
-        DevclusterError: one is missing; the message has the packages to install.
+        DevclusterError: it or another one of its kind is missing; the message has the packages to install.
     """
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), *SBIN])
-    missing = [each for each in PACKAGES if not shutil.which(each, path=path)]
+    packages = ACCOUNTING_PACKAGES if name in ACCOUNTING_PACKAGES else PACKAGES
+    missing = [each for each in packages if not shutil.which(each, path=path)]
     if missing:
-        packages = " ".join(sorted({PACKAGES[each] for each in missing}))
-        raise DevclusterError(f"not installed: {', '.join(missing)}. On Debian or Ubuntu: apt-get install {packages}")
+        needed = " ".join(sorted({packages[each] for each in missing}))
+        raise DevclusterError(f"not installed: {', '.join(missing)}. On Debian or Ubuntu: apt-get install {needed}")
     return str(shutil.which(name, path=path))
 
 
-def start(command: list[str], log: Path, timeout_s: float = 10.0) -> None:
-    """Start a daemon that puts itself in the background.
+def start(
+    command: list[str], log: Path, timeout_s: float = 10.0, stdin: bytes = b"", environment: dict[str, str] | None = None
+) -> None:
+    """Start a daemon that puts itself in the background, or run a program until it ends.
 
     Raises:
         DevclusterError: it did not start; the message ends with the tail of its log.
     """
     with log.open("ab") as out:
         try:
-            result = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, timeout=timeout_s, cwd="/")
+            result = subprocess.run(command, input=stdin, stdout=out, stderr=out, timeout=timeout_s, cwd="/", env=environment)
         except subprocess.TimeoutExpired:
             raise DevclusterError(f"{command[0]} did not start within {timeout_s:g} s:\n{tail(log)}") from None
     if result.returncode:
         raise DevclusterError(f"{command[0]} ended with code {result.returncode}:\n{tail(log)}")
 
 
-def running(pid_file: Path, marker: str) -> int | None:
-    """The pid in the file if that process is alive and has `marker` in its command line (pids are used again), else None."""
+def running(pid_file: Path, name: str, directory: Path) -> int | None:
+    """The pid in the file if that process is alive, has this program's name, and a path in the directory among its arguments
+    or in its environment (pids are used again), else None."""
     try:
-        pid = int(pid_file.read_text())
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        process = Path("/proc") / str(int(pid_file.read_text()))
+        named = (process / "comm").read_text().strip() == name
+        known = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
     except (OSError, ValueError):
         return None
-    return pid if marker.encode() in command else None
+    return int(process.name) if named and f"{directory}/".encode() in known else None
+
+
+def tasks(directory: Path) -> dict[int, dict[str, str]]:
+    """Environment by pid of the processes of the jobs of the cluster in `directory`, whether or not Slurm still knows the jobs.
+
+    It is the environment that a process was started with: what it changed itself later does not count.
+    """
+    found = {}
+    for process in _processes():
+        with contextlib.suppress(OSError):  # it ended meanwhile, or is another user's
+            lines = (process / "environ").read_bytes().decode(errors="replace").split("\0")
+            environment = dict(line.split("=", 1) for line in lines if "=" in line)
+            if environment.get("SLURM_CONF") == f"{directory}/slurm.conf" and "SLURM_JOB_ID" in environment:
+                found[int(process.name)] = environment
+    return found
+
+
+def slurmstepds(directory: Path, node: str | None = None) -> list[int]:
+    """Pids of the processes that watch over steps of the cluster in `directory`, or over those on one of its nodes.
+
+    They overwrite their arguments and environment, but work in the directory of the logs and hold their node's log open.
+    """
+    found = []
+    for process in _processes():
+        with contextlib.suppress(OSError):  # it ended meanwhile, or is another user's
+            if (process / "comm").read_text() != "slurmstepd\n" or directory not in (process / "cwd").readlink().parents:
+                continue
+            log = directory / "log" / f"slurmd.{node}.log"
+            if node is None or log in [file.readlink() for file in (process / "fd").iterdir()]:
+                found.append(int(process.name))
+    return found
 
 
 def leftovers(directory: Path) -> list[int]:
-    """Pids of the processes of the jobs of the cluster in `directory`, whether or not Slurm still knows the jobs.
+    """Pids of all processes that jobs of the cluster in `directory` have on this machine."""
+    return sorted([*tasks(directory), *slurmstepds(directory)])
 
-    Tasks are known by their environment; slurmstepd, which overwrites its own, by its working directory.
-    """
-    client = f"SLURM_CONF={directory}/slurm.conf".encode()
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        try:
-            environment = (entry / "environ").read_bytes().split(b"\0")
-            is_task = client in environment and any(line.startswith(b"SLURM_JOB_ID=") for line in environment)
-            in_cluster = directory in (entry / "cwd").readlink().parents
-            is_step = in_cluster and (entry / "cmdline").read_bytes().startswith(b"slurmstepd")
-        except OSError:  # it ended meanwhile, or is another user's
-            continue
-        if is_task or is_step:
-            found.append(int(entry.name))
-    return sorted(found)
+
+def kill(pids: list[int]) -> bool:
+    """End processes at once with SIGKILL and wait until they are gone. False if there are none."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not any(_alive(pid) for pid in pids), timeout_s=5)
+    return bool(pids)
 
 
 def stop(pids: list[int], grace_s: float) -> bool:
@@ -105,6 +139,10 @@ def tail(log: Path, lines: int = 12) -> str:
     """The last lines of a log, indented."""
     text = log.read_text(errors="replace") if log.exists() else "(no log)"
     return "\n".join(f"    {line}" for line in text.splitlines()[-lines:])
+
+
+def _processes() -> list[Path]:
+    return [each for each in Path("/proc").iterdir() if each.name.isdigit() and int(each.name) != os.getpid()]
 
 
 def _alive(pid: int) -> bool:

@@ -102,7 +102,9 @@ def _dependencies(config: dict[str, str]) -> Finding:
     kills = "kill_invalid_depend" in config.get("DependencyParameters", "")
     if kills:
         return ok("dependencies", "a job whose dependency can never be fulfilled is cancelled (kill_invalid_depend)")
-    return ok("dependencies", "a job whose dependency can never be fulfilled stays queued", "the launcher clears such jobs away")
+    return ok(
+        "dependencies", "a job whose dependency can never be fulfilled stays queued", "the launcher clears such jobs away"
+    )
 
 
 def cred_expire_s(auth_info: str) -> int:

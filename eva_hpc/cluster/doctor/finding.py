@@ -18,8 +18,8 @@ class Level(str, Enum):
 class Finding:
     """One line of the report.
 
-    `check` is what was looked at, `found` what is there, `means` what follows from it, `do` what the user can do, and `degrades`
-    what the sweep does without, if anything; each a plain sentence without its full stop, or "".
+    `check` is what was looked at, `found` what is there, `means` what follows from it, `do` what the user can do, and
+    `degrades` what the sweep does without, if anything; each a plain sentence without its full stop, or "".
     """
 
     level: Level

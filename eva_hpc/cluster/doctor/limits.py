@@ -20,22 +20,30 @@ def check_account(kind: Kind, facts: Facts) -> list[Finding]:
     if not facts.associations or facts.qos is None:
         if place.account or place.qos:
             named = " and ".join(f"{what} {value}" for what, value in (("account", place.account), ("qos", place.qos)) if value)
-            return [warning("account", f"{named}: not checkable, accounting does not answer", "a wrong one shows at submission")]
+            return [
+                warning("account", f"{named}: not checkable, accounting does not answer", "a wrong one shows at submission")
+            ]
         return [ok("account", "not checkable: accounting does not answer; the site names neither account nor qos")]
     rows = [row for row in facts.associations if place.account in (None, row["Account"])]
     check = f"account {place.account or '(default)'}, qos {place.qos or '(default)'}"
     if not rows:
         yours = sorted({row["Account"] for row in facts.associations})
-        means = "jobs are refused where accounts are enforced"
         do = f"set slurm.account; yours: {', '.join(yours)}{did_you_mean(place.account or '', yours)}"
-        return [problem(check, f"{facts.user} is not in the account {place.account}", means, do)]
+        return [_not_ours(check, f"{facts.user} is not in the account {place.account}", do, "associations", facts)]
     allowed = {name for row in rows for name in row["QOS"].split(",") if name}
     if place.qos and place.qos not in allowed:
-        means, do = "jobs are refused where QOS are enforced", f"set slurm.qos; yours: {', '.join(sorted(allowed)) or 'none'}"
-        return [problem(check, f"the account may not use the qos {place.qos}", means, do)]
+        do = f"set slurm.qos; yours: {', '.join(sorted(allowed)) or 'none'}"
+        return [_not_ours(check, f"the account may not use the qos {place.qos}", do, "qos", facts)]
     qos = facts.qos.get(place.qos or next((row["DefaultQOS"] for row in rows if row["DefaultQOS"]), "") or "normal", {})
     beyond = [*_beyond(kind, qos, "the qos"), *(finding for row in rows[:1] for finding in _beyond(kind, row, "the account"))]
     return beyond or [ok(check, "yours, and its limits leave room")]
+
+
+def _not_ours(check: str, found: str, do: str, what: str, facts: Facts) -> Finding:
+    """A wrong account or QOS: refused where the cluster enforces them, else accepted and charged to nobody."""
+    if what in facts.config.get("AccountingStorageEnforce", "none"):
+        return problem(check, found, "jobs are refused", do)
+    return warning(check, found, "this cluster does not enforce it: jobs run, but are booked where nobody expects them", do)
 
 
 def _beyond(kind: Kind, limits: Fields, whose: str) -> list[Finding]:
@@ -65,8 +73,11 @@ def tres(text: str) -> dict[str, int]:
     return {name: int(value) for name, _, value in pairs if value.isdigit()}
 
 
-def check_acceptance(kind: Kind, site: Site) -> Finding:
-    """What sbatch says to the script of a real submission, without submitting it."""
+def check_acceptance(kind: Kind, site: Site, nodes_away: bool = False) -> Finding:
+    """What sbatch says to the script of a real submission, without submitting it.
+
+    With `nodes_away`, too few of the nodes that fit are in service: a test is refused then, but a real job is taken and waits.
+    """
     from eva_hpc.cluster.submission import submission_text
 
     array = kind.array.model_copy(update={"after": (), "along": None, "canary": None})
@@ -75,10 +86,12 @@ def check_acceptance(kind: Kind, site: Site) -> Finding:
         script = Path(folder) / "doctor.sh"
         script.write_text(submission_text(array, site, Path(folder), "doctor"))
         try:
-            said = queue.test_only(script)
+            said = queue.would_start(script)
         except queue.ControllerAway:
             raise
         except queue.QueueError as error:
+            if nodes_away and "node configuration is not available" in str(error):
+                return warning(check, f"cannot run {kind.size} now: {error}", "jobs are taken, and wait until nodes come back")
             do = "correct the site file's slurm: section"
             return problem(check, f"refuses {kind.size}: {error}", "the sweep cannot be submitted", do)
     start = said.partition(" to start at ")[2]

@@ -47,7 +47,9 @@ def check_kind(kind: Kind, facts: Facts) -> list[Finding]:
     names = partitions_of(kind, facts)
     if not names:
         means = "no job can be submitted"
-        return [problem("partition", "the cluster has no default one", means, f"set slurm.partition: {', '.join(facts.partitions)}")]
+        return [
+            problem("partition", "the cluster has no default one", means, f"set slurm.partition: {', '.join(facts.partitions)}")
+        ]
     there = [name for name in names if name in facts.partitions]
     if not there:
         return []
@@ -86,10 +88,17 @@ def _misfits(kind: Kind, fields: Fields, facts: Facts) -> Iterator[Finding]:
     yield from _lacking_nodes(kind, name, facts)
 
 
+def too_few_in_service(kind: Kind, facts: Facts) -> bool:
+    """Whether a kind of jobs could run if only all nodes were in service."""
+    names = [name for name in partitions_of(kind, facts) if name in facts.partitions]
+    fits = [_fitting(kind, name, facts) for name in names]
+    enough = [fit for fit in fits if len(fit) >= kind.shape.nodes]
+    return bool(enough) and all(len(_in_service(fit)) < kind.shape.nodes for fit in enough)
+
+
 def _lacking_nodes(kind: Kind, partition: str, facts: Facts) -> Iterator[Finding]:
-    shape, place, check = kind.shape, kind.shape.placement, f"{kind.title} in {partition}"
-    here = [node for node in facts.nodes.values() if partition in node.get("Partitions", "").split(",")]
-    fit = [node for node in here if not _lacks(node, kind)]
+    shape, check = kind.shape, f"{kind.title} in {partition}"
+    here, fit = _nodes_of(partition, facts), _fitting(kind, partition, facts)
     if len(fit) < shape.nodes:
         wanted = f"ask for {kind.size}; {len(fit)} of {len(here)} nodes have that"
         largest = f"the largest node: {max((int(node.get('CPUTot', 0)) for node in here), default=0)} CPUs"
@@ -99,15 +108,28 @@ def _lacking_nodes(kind: Kind, partition: str, facts: Facts) -> Iterator[Finding
             most = max((gpus(node.get("Gres", ""), None) for node in here), default=0)
             largest += f", {most} GPUs" + (f" (types: {', '.join(types)})" if types else "")
         lacking = sorted(set().union(*(_lacks(node, kind) for node in here)))
-        short = f"with enough {' and '.join(lacking)}" if lacking else "at all"
+        short = f"with enough {' and '.join(lacking)}" if lacking else "at all, or too many excluded"
         means = f"they can never run: there are too few nodes {short}"
         yield problem(check, wanted, means, f"lower threads, ranks_per_node, nodes or slurm.mem_gb of these stages; {largest}")
         return
-    excluded = set(_expanded(place.exclude))
-    ready = [node for node in fit if in_service(node.get("State", "")) and node["NodeName"] not in excluded]
+    ready = _in_service(fit)
     if len(ready) < shape.nodes:
-        found = f"{shape.nodes} nodes are asked for; of {len(fit)} that fit, {len(ready)} are in service and not excluded"
-        yield warning(check, found, "jobs wait until nodes come back", "shorten slurm.exclude, or ask when they come back")
+        found = f"{shape.nodes} nodes are asked for; of {len(fit)} that fit, {len(ready)} are in service"
+        yield warning(check, found, "jobs wait until nodes come back", "ask the cluster's staff when they do")
+
+
+def _nodes_of(partition: str, facts: Facts) -> list[Fields]:
+    return [node for node in facts.nodes.values() if partition in node.get("Partitions", "").split(",")]
+
+
+def _fitting(kind: Kind, partition: str, facts: Facts) -> list[Fields]:
+    """The nodes of a partition that a kind of jobs could use, in service or not."""
+    excluded = set(_expanded(kind.shape.placement.exclude))
+    return [node for node in _nodes_of(partition, facts) if not _lacks(node, kind) and node["NodeName"] not in excluded]
+
+
+def _in_service(nodes: list[Fields]) -> list[Fields]:
+    return [node for node in nodes if in_service(node.get("State", ""))]
 
 
 def _lacks(node: Fields, kind: Kind) -> set[str]:
@@ -157,7 +179,9 @@ def _check_reservation(kind: Kind, facts: Facts) -> list[Finding]:
     check, fields = f"reservation {name}", facts.reservations.get(name)
     if fields is None:
         have = ", ".join(facts.reservations) or "none"
-        return [problem(check, f"there is none of this name; there is: {have}", "jobs are refused", "correct slurm.reservation")]
+        return [
+            problem(check, f"there is none of this name; there is: {have}", "jobs are refused", "correct slurm.reservation")
+        ]
     users, accounts = listed(fields.get("Users", "")), listed(fields.get("Accounts", ""))
     mine = {row["Account"] for row in facts.associations or []} | {kind.shape.placement.account}
     if facts.user not in (users or []) and not mine & set(accounts or []):
