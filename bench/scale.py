@@ -12,6 +12,7 @@ import io
 import multiprocessing
 import os
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,10 +28,14 @@ import yaml
 from rich.console import Console
 from tabulate import tabulate
 
+from eva_hpc.cluster import queue
 from eva_hpc.cluster.board import Board, State
 from eva_hpc.cluster.execution import survey, versions
+from eva_hpc.cluster.sweep_status import status_of
+from eva_hpc.commands.status_screen import screen
 from eva_hpc.config.load import load_experiment, load_site
 from eva_hpc.config.sweep import Experiment
+from eva_hpc.plan.index import write_index
 from eva_hpc.plan.jobs import make_arrays, make_jobs, pending_tasks
 from eva_hpc.plan.plan import Plan, Task, make_plan
 from eva_hpc.report.aggregate import aggregate
@@ -46,7 +51,7 @@ REPEATS = 3
 SEEDS, RESPONSES = (1, 2, 3, 4, 5), (2, 6)
 METRICS = ("win_rate", "gain", "reward", "reward_easy", "reward_medium", "reward_hard", "turn_1", "turn_2")
 RECIPE = Path(__file__).parents[1] / "sweeps" / "recipes" / "lab.yaml"
-TARGETS = {("plan", 1_000): 2.0, ("aggregate", 10_000): 10.0}
+TARGETS = {("plan", 1_000): 2.0, ("status", 10_000): 2.0, ("aggregate", 10_000): 10.0}
 
 
 @dataclass(frozen=True)
@@ -112,15 +117,25 @@ def submit(sweep: Sweep) -> Measured:
 
 
 def status(sweep: Sweep) -> Measured:
-    """Where every task is, by the store."""
-    planned, inventory = sweep.plan(), Inventory(sweep.store)
+    """`eva-hpc status`: index, ledger, store, one squeue and one sacct, whose answers are made up, to a screen."""
+    results = sweep.folder / "results"
+    if not results.exists():
+        submitted(sweep, results)
+    calls: list[str] = []
+    text = {name: (sweep.folder / f"{name}.txt").read_text() for name in ("squeue", "sacct")}
+
+    def answer(command: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess[str]:
+        calls.append(command[0])
+        return subprocess.CompletedProcess(list(command), 0, text[command[0]], "")
+
+    queue._run = answer
     began = time.perf_counter()
-    states = Board(planned)
-    pending = {task.id for task in pending_tasks(planned, inventory.holds)}
-    for task in planned.tasks:
-        if task.id not in pending:
-            states.set(task, State.DONE)
-    return Measured(time.perf_counter() - began)
+    found = status_of(results)
+    assert found is not None
+    Console(file=io.StringIO(), width=160).print(screen(found, "h100"))
+    taken = time.perf_counter() - began
+    assert len(found.runs) == sweep.runs
+    return Measured(taken, slurm_calls=len(calls))
 
 
 def what_is_done(sweep: Sweep) -> Measured:
@@ -182,7 +197,7 @@ ROWS = (
     Row("plan", 0.0, plan),
     Row("board", 0.0, board),
     Row("submit, without sbatch", 0.0, submit),
-    Row("status, without Slurm", 0.5, status),
+    Row("status", 0.5, status),
     Row("what is done of a half-finished sweep", 0.5, what_is_done),
     Row("… asked again", 0.5, next_look),
     Row("what is done of a finished sweep", 1.0, what_is_done),
@@ -226,6 +241,40 @@ def _made_up(task: Task, store: Store, contents: dict[str, str]) -> dict[str, ob
     records = {"in": 320, "out": 100 + number % 200, "set_aside": {}}
     described = {"stage": task.stage, "version": 1, "spec": task.spec, "inputs": inputs, "records": records}
     return {**described, "seconds": 1.0, "processes": 1, **versions()}
+
+
+def submitted(sweep: Sweep, results: Path) -> None:
+    """The ledger of a sweep whose jobs were all submitted, and Slurm's answers: what is not done is at work or waits."""
+    planned, store = sweep.plan(), Inventory(sweep.store)
+    site = load_site("h100", [f"site.root={sweep.folder}"], known_stages=set(STAGES))
+    (results / "ledger").mkdir(parents=True)
+    write_index(planned, results)
+    now = "2026-01-31T12:00:00.000+00:00"
+    launcher, queued, accounted = [], [], []
+    for number, array in enumerate(make_arrays(planned, make_jobs(planned, planned.tasks, site), site), start=100):
+        shape = {"nodes": array.shape.nodes, "gpus_per_node": array.shape.gpus_per_node}
+        jobs = [{"name": job.name, "tasks": list(job.tasks)} for job in array.jobs]
+        asked = {"token": f"{number}", "array": array.name, "job_name": array.name, "jobs": jobs, "shape": shape}
+        launcher.append({"time": now, "event": "submitting", **asked})
+        launcher.append({"time": now, "event": "submitted", "token": f"{number}", "job": f"{number}", "count": len(jobs)})
+        for index, job in enumerate(array.jobs):
+            name = f"{number}_{index}" if len(jobs) > 1 else f"{number}"
+            own: list[dict[str, Any]] = [{"time": now, "event": "begun", "job": name, "nodes": "node1", "restart": 0}]
+            done = True
+            for task in job.tasks:
+                done = done and store.holds(planned.by_id[task].identity)
+                own.append({"time": now, "event": "started", "task": task, "job": name, "nodes": "node1", "restart": 0})
+                if not done:
+                    break
+                own.append({"time": now, "event": "done", "task": task, "job": name, "seconds": 1.0, "gpus": 8})
+            (results / "ledger" / f"job-{name}.jsonl").write_bytes(b"".join(orjson.dumps(one) + b"\n" for one in own))
+            state = "COMPLETED" if done else "RUNNING"
+            accounted.append(f"{name}|{state}|0:0|0:0|None|{now[:19]}|Unknown|600|cpu=8,gres/gpu=8,node=1|node1")
+            if not done:
+                queued.append(f"{name}|RUNNING|{now[:19]}|{array.name}|None")
+    (results / "ledger" / "launcher.jsonl").write_bytes(b"".join(orjson.dumps(one) + b"\n" for one in launcher))
+    (sweep.folder / "squeue.txt").write_text("\n".join(queued))
+    (sweep.folder / "sacct.txt").write_text("\n".join(accounted))
 
 
 # ---------------------------------------------------------------------------- the table

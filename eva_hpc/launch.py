@@ -8,6 +8,7 @@ import platform
 import shlex
 import sys
 import time
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,14 +21,18 @@ from eva_hpc.cluster.board import Board, State
 from eva_hpc.cluster.execution import survey, versions
 from eva_hpc.cluster.ledger import Ledger
 from eva_hpc.cluster.live import LiveDisplay, shown
+from eva_hpc.cluster.snapshot import Snapshot, setup_lines, take_snapshot
 from eva_hpc.config.check import check_engines
 from eva_hpc.config.errors import ConfigError
+from eva_hpc.outlook import look_ahead
+from eva_hpc.plan.cost import Estimate, check_budget
 from eva_hpc.plan.describe import describe
 from eva_hpc.plan.index import write_index
 from eva_hpc.plan.jobs import make_arrays, make_jobs, pending_tasks
 from eva_hpc.plan.plan import Plan, Task
 from eva_hpc.request import Opened, Request, open_request
 from eva_hpc.store.artifacts import write_atomically
+from eva_hpc.store.garbage import plans_held
 from eva_hpc.store.inventory import Inventory
 from eva_hpc.store.keys import digest
 from eva_hpc.store.lock import alone
@@ -117,14 +122,18 @@ def _carry_out(sweep: Opened, orders: Orders, console: Console) -> bool:
     pending = pending_tasks(plan, inventory.holds)
     board = _board(plan, inventory, pending)
     _say_what_is_ahead(plan, pending, board, console)
+    snapshot = None
+    if pending:
+        cost = _check_what_is_ahead(sweep, orders, pending, console)
+        snapshot = take_snapshot(sweep.root) if sweep.site.executor == "slurm" else None
+        _record_launch(sweep, cost, snapshot)
     if sweep.site.executor == "local":
-        if pending:
-            _record_launch(sweep, None)
         _run_here(board, sweep, pending, console)
-    elif not _run_on_slurm(board, sweep, orders, pending, console):
+    elif not _run_on_slurm(board, sweep, orders, pending, snapshot, console):
         return True
     _show_failures(board, console)
     _write_tables(sweep, console)
+    _write_cost(sweep, console)
     return board.count(State.FAILED, State.BLOCKED, State.PENDING) == 0
 
 
@@ -134,14 +143,36 @@ def _record_plan(sweep: Opened) -> None:
     folder = sweep.results / "plans"
     folder.mkdir(exist_ok=True)
     path = folder / f"{digest(content.decode())}.json"
-    if not path.exists():
-        write_atomically(path, content)
+    with ExitStack() as held:
+        with suppress(OSError):  # where the file system has no locks, nothing is ever removed
+            held.enter_context(plans_held(sweep.store))
+        if not path.exists():
+            write_atomically(path, content)
     write_atomically(sweep.results / "plan.json", content)
     write_index(sweep.plan, sweep.results)
     write_atomically(sweep.results / "experiment.json", sweep.experiment.model_dump_json(indent=2).encode())
 
 
-def _record_launch(sweep: Opened, snapshot: str | None) -> None:
+def _check_what_is_ahead(sweep: Opened, orders: Orders, pending: list[Task], console: Console) -> Estimate:
+    """Say what it will cost; returns that.
+
+    Raises:
+        ConfigError: it costs more than allowed, the disk has no room, or jobs without network lack something.
+    """
+    outlook = look_ahead(sweep, pending)
+    if orders.max_gpu_hours is not None:
+        check_budget(outlook.cost, orders.max_gpu_hours)
+    outlook.check()
+    cost = outlook.cost
+    if sweep.site.executor == "slurm":
+        unknown = f", not counting {', '.join(cost.unknown)}" if cost.unknown else ""
+        console.print(f"about {cost.planned:.3g} {cost.unit} to do{unknown}; {outlook.disk_line}")
+    for warning in outlook.warnings:
+        console.print(f"[bold yellow]{escape(warning)}[/bold yellow]")
+    return cost
+
+
+def _record_launch(sweep: Opened, cost: Estimate, snapshot: Snapshot | None) -> None:
     Ledger(sweep.results).record(
         "launched",
         launch=os.environ.get("SLURM_JOB_ID") or f"{platform.node()}-{os.getpid()}",
@@ -149,7 +180,8 @@ def _record_launch(sweep: Opened, snapshot: str | None) -> None:
         host=platform.node(),
         user=getpass.getuser(),
         git_commit=versions()["git_commit"],
-        snapshot=snapshot,
+        snapshot=snapshot.digest if snapshot else None,
+        estimate={"planned": cost.planned, "naive": cost.naive, "unit": cost.unit},
     )
 
 
@@ -183,15 +215,13 @@ def _run_here(board: Board, sweep: Opened, pending: list[Task], console: Console
         LocalPool(board, site, sweep.store, sweep.results).run(pending)
 
 
-def _run_on_slurm(board: Board, sweep: Opened, orders: Orders, pending: list[Task], console: Console) -> bool:
+def _run_on_slurm(
+    board: Board, sweep: Opened, orders: Orders, pending: list[Task], snapshot: Snapshot | None, console: Console
+) -> bool:
     """Submit and, if asked to, watch; returns whether all jobs have ended."""
     from eva_hpc.cluster.slurm import SlurmSweep
-    from eva_hpc.cluster.snapshot import setup_lines, take_snapshot
     from eva_hpc.cluster.submission import Surroundings, without_own_job
 
-    snapshot = take_snapshot(sweep.root) if pending else None
-    if snapshot:
-        _record_launch(sweep, snapshot.digest)
     without_own_job()
     setup = setup_lines(snapshot) if snapshot else []
     around = Surroundings(sweep.plan, sweep.site, sweep.store.root, sweep.results, setup)
@@ -248,6 +278,14 @@ def _write_tables(sweep: Opened, console: Console) -> None:
         console.print(_relative(path))
 
 
+def _write_cost(sweep: Opened, console: Console) -> None:
+    from eva_hpc.cluster.accounting import account, summary, write_account
+
+    cost = account(sweep.results)
+    write_account(sweep.results, cost)
+    console.print(escape(summary(cost)))
+
+
 def _relative(path: Path) -> str:
     """A path as the user would type it."""
     relative = os.path.relpath(path)
@@ -257,7 +295,10 @@ def _relative(path: Path) -> str:
 def _show_plan(sweep: Opened, orders: Orders, console: Console) -> None:
     plan, site = sweep.plan, sweep.site
     pending = pending_tasks(plan, Inventory(sweep.store).holds)
-    console.print(describe(plan, pending, site), markup=False, soft_wrap=True)
+    outlook = look_ahead(sweep, pending)
+    lines = [outlook.disk_line, *outlook.warnings]
+    text = describe(plan, pending, site, cost=outlook.cost, lines=lines, canary=orders.canary)
+    console.print(text, markup=False, soft_wrap=True)
     if site.executor != "slurm":
         return
     from eva_hpc.cluster.submission import submission_text

@@ -13,7 +13,6 @@ from eva_hpc.cluster.causes import Cause, cause_of_state
 from eva_hpc.cluster.history import History
 from eva_hpc.cluster.reasons import Reason, explain_reason
 
-
 _PATIENCE_S = 15.0
 """Somebody waits at the screen."""
 

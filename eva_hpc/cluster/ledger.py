@@ -23,7 +23,10 @@ import orjson
 
 @dataclass(frozen=True)
 class SubmittedJob:
-    """A job that sbatch took: its tasks by id, what it was asked to allocate, and the token in the name of its array."""
+    """A job that sbatch took: its tasks by id, what it was asked to allocate, and the token and Slurm's name of its array.
+
+    A controller that dies right after taking a job may forget it and give its id to another: the name tells them apart.
+    """
 
     id: str
     name: str
@@ -31,6 +34,7 @@ class SubmittedJob:
     tasks: tuple[str, ...]
     shape: dict[str, Any]
     token: str
+    job_name: str
     time: str
 
 
@@ -98,6 +102,7 @@ def jobs_in(events: Iterable[Mapping[str, Any]]) -> dict[str, SubmittedJob]:
                     tasks=tuple(job["tasks"]),
                     shape=array["shape"],
                     token=event["token"],
+                    job_name=array["job_name"],
                     time=event["time"],
                 )
     return jobs

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 SQUEUE_FORMAT = "%i|%T|%S|%j|%r"
-SACCT_FIELDS = "JobID,State,ExitCode,DerivedExitCode,Reason,Start,End,ElapsedRaw,AllocTRES,NodeList"
+SACCT_FIELDS = "JobID,State,ExitCode,DerivedExitCode,Reason,Start,End,ElapsedRaw,AllocTRES,NodeList,JobName"
 ENDED_STATES = frozenset(
     {
         "BOOT_FAIL",
@@ -79,6 +79,7 @@ class Attempt:
     elapsed_s: int
     tres: dict[str, str]
     nodes: str
+    name: str = ""
 
     @property
     def gpus(self) -> int:
@@ -335,7 +336,7 @@ def parse_sacct(text: str) -> dict[str, list[Attempt]]:
     """
     attempts: dict[str, list[Attempt]] = {}
     for line in text.splitlines():
-        job_ids, state, exit_code, derived, reason, start, end, elapsed, tres, nodes = line.split("|")
+        job_ids, state, exit_code, derived, reason, start, end, elapsed, tres, nodes, name = line.split("|", 10)
         attempt = Attempt(
             state=state.split()[0],  # "CANCELLED by 1000"
             exit=_code(exit_code),
@@ -346,6 +347,7 @@ def parse_sacct(text: str) -> dict[str, list[Attempt]]:
             elapsed_s=int(elapsed or 0),
             tres=dict(amount.split("=", 1) for amount in tres.split(",") if amount),
             nodes=nodes,
+            name=name,
         )
         for job_id in expand_array(job_ids):
             attempts.setdefault(job_id, []).append(attempt)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -101,11 +102,8 @@ class SlurmSweep:
             self._sleep(pause)
 
     def _turn_if_free(self) -> None:
-        try:
-            with alone(self.results):
-                self._turn()
-        except Busy:
-            self._look()  # another launcher does the rest
+        with suppress(Busy), alone(self.results):  # another launcher does it otherwise
+            self._turn()
 
     def _turn(self) -> None:
         self._look()
@@ -138,16 +136,16 @@ class SlurmSweep:
 
     def _look(self) -> None:
         """Read the ledger, ask Slurm once for all jobs that may still do something."""
-        self.events = self.ledger.events()
-        self.jobs = jobs_in(self.events)
-        answered = {event["token"] for event in self.events if event["event"] in ("submitted", "refused")}
-        asked = [event for event in self.events if event["event"] == "submitting" and event["token"] not in answered]
-        self.lost = {event["job_name"]: event for event in asked}
+        self._read_ledger()
         wanted = [job.id for job in self.jobs.values() if job.id not in self._settled]
         entries = queue.squeue(wanted, names=self.lost, ended=True)
         if self.lost:
             self._find_lost(entries)
-        self.active = {job: entry for job, entry in entries.items() if entry.active and job in self.jobs}
+        self.active = {
+            job: entry
+            for job, entry in entries.items()
+            if entry.active and job in self.jobs and entry.name == self.jobs[job].job_name
+        }
         if self._first_look:
             self._settle_history(entries)
         never = [job for job, entry in self.active.items() if entry.reason == "DependencyNeverSatisfied"]
@@ -156,24 +154,27 @@ class SlurmSweep:
         queue.cancel(never)
         self.board.note = _in_words(self.active)
 
+    def _read_ledger(self) -> None:
+        """Events, the jobs they tell of, and the arrays of which it is not known whether Slurm took them."""
+        self.events = self.ledger.events()
+        self.jobs = jobs_in(self.events)
+        answered = {event["token"] for event in self.events if event["event"] in ("submitted", "refused")}
+        asked = [event for event in self.events if event["event"] == "submitting" and event["token"] not in answered]
+        self.lost = {event["job_name"]: event for event in asked}
+
     def _find_lost(self, entries: Mapping[str, queue.QueueEntry]) -> None:
         """Adopt the arrays whose answer was lost and that Slurm has; forget those it has not."""
         ids = {entry.name: job.partition("_")[0] for job, entry in entries.items()}
         ids |= {event["token"]: event["job"].partition("_")[0] for event in self.events if event["event"] == "begun"}
-        for name, event in list(self.lost.items()):
+        for name, event in self.lost.items():
             job = ids.get(name) or ids.get(event["token"])
             since = self._looked_for.setdefault(name, time.monotonic())
             if job is not None:
                 adopt(self.results, self.ledger, event, job)
             elif time.monotonic() - since > _FORGET_S:
-                self.ledger.record(
-                    "refused", token=event["token"], reason="its answer was lost, and Slurm has no job of this name"
-                )
-            else:
-                continue
-            del self.lost[name]
-        self.events = self.ledger.events()
-        self.jobs = jobs_in(self.events)
+                reason = "its answer was lost, and Slurm has no job of this name"
+                self.ledger.record("refused", token=event["token"], reason=reason)
+        self._read_ledger()
 
     def _settle_history(self, entries: Mapping[str, queue.QueueEntry]) -> None:
         """What ended before this command was typed is history; jobs held because of a canary make way for new ones."""
@@ -266,7 +267,8 @@ class SlurmSweep:
         except queue.QueueError:
             answer = {}
         for job, looks in list(self._unaccounted.items()):
-            rows = [row for row in (answer or {}).get(job, []) if row.end is not None]
+            name = self.jobs[job].job_name
+            rows = [row for row in (answer or {}).get(job, []) if row.end is not None and row.name == name]
             if rows or answer is None or looks >= _ACCOUNTING_LAG_LOOKS:
                 del self._unaccounted[job]
                 self._record_attempts(self.jobs[job], rows)
@@ -350,10 +352,8 @@ class SlurmSweep:
             self._limit_s = min(2 * self._limit_s, _LIMIT_SELDOM_S)
             self.board.note = f"{len(self._due())} stages are not submitted yet: {limit}"
         except AnswerLost as error:
-            raise queue.ControllerAway(str(error)) from None
-        finally:
-            self.events = self.ledger.events()
-            self.jobs = jobs_in(self.events)
+            self.board.note = f"whether Slurm took the jobs is not known yet: {error}"
+        self._read_ledger()
 
     def _submit(self, array: Array, tokens: dict[str, str], exclude: Collection[str]) -> None:
         """Submit an array, as much of it as Slurm takes.

@@ -93,7 +93,9 @@ class Engine(Section):
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     max_model_len: int | None = Field(default=None, ge=1)
     checkpoint_minutes: float = Field(default=10.0, gt=0, description="minutes between checkpoints of training")
-    hang_minutes: float = Field(default=60.0, gt=0, description="minutes without a sign of life before a stage is ended as hung")
+    hang_minutes: float = Field(
+        default=60.0, gt=0, description="minutes without a sign of life before a stage is ended as hung"
+    )
 
 
 class Site(Section):

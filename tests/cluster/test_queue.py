@@ -21,11 +21,11 @@ SQUEUE = """\
 """
 
 SACCT = """\
-1|PREEMPTED|0:0|0:0|None|2026-11-23T11:30:48|2026-11-23T11:30:59|11|billing=8,cpu=8,gres/gpu=4,mem=4G,node=2|node[1-2]
-1|TIMEOUT|0:0|0:15|None|2026-11-23T11:33:08|2026-11-23T11:34:22|74|billing=8,cpu=8,gres/gpu=4,mem=4G,node=2|node[1-2]
-2_0|CANCELLED by 1000|0:0|0:0|None|2026-11-23T11:40:00|2026-11-23T11:40:05|5|cpu=1,mem=1G,node=1|node3
-2_[1-2,7%2]|PENDING|0:0|0:0|Resources|Unknown|Unknown|0||None assigned
-3|FAILED|7:0|3:0||None|2026-11-23T11:41:00|0||None assigned
+1|PREEMPTED|0:0|0:0|None|2026-11-23T11:30:48|2026-11-23T11:30:59|11|billing=8,cpu=8,gres/gpu=4,mem=4G,node=2|node[1-2]|k:runs-1:5f0c
+1|TIMEOUT|0:0|0:15|None|2026-11-23T11:33:08|2026-11-23T11:34:22|74|billing=8,cpu=8,gres/gpu=4,mem=4G,node=2|node[1-2]|k:runs-1:5f0c
+2_0|CANCELLED by 1000|0:0|0:0|None|2026-11-23T11:40:00|2026-11-23T11:40:05|5|cpu=1,mem=1G,node=1|node3|k:runs-1:5f0c
+2_[1-2,7%2]|PENDING|0:0|0:0|Resources|Unknown|Unknown|0||None assigned|k:runs-1:5f0c
+3|FAILED|7:0|3:0||None|2026-11-23T11:41:00|0||None assigned|k:runs-1:5f0c
 """
 
 
@@ -56,7 +56,7 @@ def test_who_cancelled_a_job_is_no_part_of_its_state() -> None:
 
 def test_tasks_that_share_a_line_of_sacct_each_get_it() -> None:
     attempts = queue.parse_sacct(SACCT)
-    never = Attempt("PENDING", (0, 0), (0, 0), "Resources", None, None, 0, {}, "None assigned")
+    never = Attempt("PENDING", (0, 0), (0, 0), "Resources", None, None, 0, {}, "None assigned", "k:runs-1:5f0c")
     assert [attempts[job_id] for job_id in ("2_1", "2_2", "2_7")] == [[never]] * 3
 
 
