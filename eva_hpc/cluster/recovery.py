@@ -58,7 +58,7 @@ def tried_before(events: Iterable[Event], task: str, cause: Cause) -> bool:
 
 def makes_no_progress(events: Iterable[Event], task: str, mark: str) -> bool:
     """Whether attempts keep ending at the time limit without having saved anything new. `mark` stands for what is saved now."""
-    marks = [event["mark"] for event in events if event["event"] == "requeued" and event["task"] == task and "mark" in event]
+    marks = [event["mark"] for event in events if "mark" in event and task in (event.get("task"), *event.get("tasks", ()))]
     latest = [*marks, mark][-MOST_WITHOUT_PROGRESS:]
     return len(latest) == MOST_WITHOUT_PROGRESS and len(set(latest)) == 1
 
@@ -79,8 +79,14 @@ def bad_nodes(events: Iterable[Event], after: int) -> list[str]:
 
 def resubmit(cause: Cause, events: Sequence[Event], task: str, retries: int) -> bool:
     """Whether a task whose job ended without doing it, and without its driver having decided, is worth another job."""
-    if cause.is_interruption or cause in (Cause.MISSING_INPUT, Cause.HELD):
+    if cause.is_interruption:
         return True
+    if cause in (Cause.MISSING_INPUT, Cause.HELD):
+        # What it reads is made again, at most as often as that itself is tried: never without end.
+        same = [
+            event for event in events if event["event"] == "decision" and task in event["tasks"] and event["cause"] == cause
+        ]
+        return len(same) <= retries
     if cause is Cause.HOST_OOM:
         return not tried_before(events, task, cause)
     return cause.is_chance and retries_spent(events, task) < retries

@@ -16,10 +16,10 @@ from typing import Any
 from eva_hpc.cluster import queue, recovery
 from eva_hpc.cluster.board import Board, State
 from eva_hpc.cluster.causes import Cause, cause_of_state
-from eva_hpc.cluster.execution import log_path
+from eva_hpc.cluster.execution import log_path, mark_of_progress
 from eva_hpc.cluster.ledger import Ledger, SubmittedJob, jobs_in
 from eva_hpc.cluster.submission import AnswerLost, LimitReached, Surroundings, adopt, dependencies, submit
-from eva_hpc.plan.jobs import Array, make_arrays, make_jobs
+from eva_hpc.plan.jobs import Array, make_arrays, make_jobs, pending_tasks
 from eva_hpc.plan.plan import Task
 from eva_hpc.store.artifacts import Store
 from eva_hpc.store.inventory import Inventory
@@ -60,6 +60,7 @@ class SlurmSweep:
         self.jobs: dict[str, SubmittedJob] = {}
         self.active: dict[str, queue.QueueEntry] = {}
         self.lost: dict[str, dict[str, Any]] = {}
+        self.held: dict[str, None] = {}
         self._settled: set[str] = set()
         self._unseen: Counter[str] = Counter()
         self._looked_for: dict[str, float] = {}
@@ -146,8 +147,20 @@ class SlurmSweep:
             for job, entry in entries.items()
             if entry.active and job in self.jobs and entry.name == self.jobs[job].job_name
         }
+        held = self._held_back()
         if self._first_look:
-            self._settle_history(entries)
+            # Jobs held because of a canary make way for new ones: whoever types the command again has mended something.
+            queue.cancel(held)
+        else:
+            self.held |= dict.fromkeys(task for job in held for task in self.jobs[job].tasks)
+            self._settled.update(held)
+        for job in held:
+            del self.active[job]
+        if self._first_look:
+            self._settle_history()
+        for name in self.held:
+            if name in self.waiting and self.board.entries[name].state is State.PENDING:
+                self.board.set(self.waiting[name], State.BLOCKED)
         never = [job for job, entry in self.active.items() if entry.reason == "DependencyNeverSatisfied"]
         for job in never:
             del self.active[job]
@@ -176,13 +189,19 @@ class SlurmSweep:
                 self.ledger.record("refused", token=event["token"], reason=reason)
         self._read_ledger()
 
-    def _settle_history(self, entries: Mapping[str, queue.QueueEntry]) -> None:
-        """What ended before this command was typed is history; jobs held because of a canary make way for new ones."""
+    def _held_back(self) -> list[str]:
+        """Active jobs that were held because their canary failed, and those that wait for them."""
         held = {job for event in self.events if event.get("decision") == "hold" for job in event["change"]["held"]}
-        stale = [job for job, entry in self.active.items() if job.partition("_")[0] in held and "Held" in entry.reason]
-        queue.cancel(stale)
-        for job in stale:
-            del self.active[job]
+        ids = {event["token"]: event["job"] for event in self.events if event["event"] == "submitted"}
+        for event in self.events:
+            if event["event"] == "submitting" and held & {
+                value.partition(":")[2].partition("_")[0] for value in event["after"]
+            }:
+                held.add(ids.get(event["token"], ""))
+        return [job for job, entry in self.active.items() if job.partition("_")[0] in held and entry.state == "PENDING"]
+
+    def _settle_history(self) -> None:
+        """What ended before this command was typed is history: nothing is decided about it, but it has its price."""
         accounted = {event["job"] for event in self.events if event["event"] == "attempt"}
         for job in self.jobs:
             if job not in self.active:
@@ -224,25 +243,40 @@ class SlurmSweep:
             cause, evidence = self._cause_without_driver(job, attempts)
             by_driver = False
         events = recovery.since_launch(self.events)
-        again = recovery.resubmit(cause, events, first.id, self.site.slurm.retries) and (
-            not by_driver or cause in (Cause.MISSING_INPUT, Cause.HELD)
-        )
-        change: dict[str, Any] = {}
-        if again and cause is Cause.HOST_OOM:
-            memory = _memory_gb(job, attempts)
-            change = {"mem_gb": [memory, 2 * memory]} if memory else {}
-            self._memory_gb |= dict.fromkeys((task.id for task in undone), 2 * memory) if memory else {}
+        again = recovery.resubmit(cause, events, first.id, self.site.slurm.retries)
+        again = again and (not by_driver or cause in (Cause.MISSING_INPUT, Cause.HELD))
+        fields: dict[str, Any] = {"change": {}}
+        if cause is Cause.MISSING_INPUT:
+            self._look_what_is_missing()
+            again = again and not self._given_up(self.plan.parents(first))
+        if cause is Cause.TIMEOUT:
+            fields["mark"] = mark_of_progress(self.inventory.store.work(first.identity))
+            again = again and not recovery.makes_no_progress(events, first.id, fields["mark"])
+        if again and cause is Cause.HOST_OOM and (memory := _memory_gb(job, attempts)):
+            fields["change"] = {"mem_gb": [memory, 2 * memory]}
+            self._memory_gb |= dict.fromkeys((task.id for task in undone), 2 * memory)
         decision = "resubmit" if again else "stop"
         tasks = [task.id for task in undone]
-        fields = {"cause": cause, "decision": decision, "evidence": evidence, "change": change}
-        self.ledger.record("decision", job=job.id, tasks=tasks, **fields)
+        self.ledger.record("decision", job=job.id, tasks=tasks, cause=cause, decision=decision, evidence=evidence, **fields)
         self.events = self.ledger.events()
-        if not again:
+        if not again and not self._given_up([first, *self.plan.parents(first)]):
             self.board.failed(first, f"{evidence} [{cause.value}]")
             self.board.entries[first.id].log = log_path(self.results, first)
         for task in undone:
-            if again or self.board.entries[task.id].state is not State.FAILED:
+            if self.board.entries[task.id].state not in (State.FAILED, State.BLOCKED):
                 self.board.set(task, State.PENDING if again else State.BLOCKED)
+
+    def _given_up(self, tasks: Iterable[Task]) -> bool:
+        """Whether one of them failed for good, or waits for one that did."""
+        return any(self.board.entries[task.id].state in (State.FAILED, State.BLOCKED) for task in tasks)
+
+    def _look_what_is_missing(self) -> None:
+        """A job found that an artifact is gone, or moved one away that was corrupt: what was done may have to be done again."""
+        self.inventory = Inventory(self.inventory.store)
+        for task in pending_tasks(self.plan, self.inventory.holds):
+            if task.id not in self.waiting:
+                self.waiting[task.id] = task
+                self.board.set(task, State.PENDING)
 
     def _cause_without_driver(self, job: SubmittedJob, attempts: Sequence[queue.Attempt]) -> tuple[Cause, str]:
         """From what Slurm says: accounting, else the queue as long as it remembers, else nothing."""
@@ -328,10 +362,13 @@ class SlurmSweep:
 
     def _due(self) -> list[Task]:
         covered = self._covered()
+        undecided = {task for job in self._unseen for task in self.jobs[job].tasks if task in self.waiting}
         return [
             task
             for task in self.waiting.values()
-            if task.id not in covered and self.board.entries[task.id].state not in (State.FAILED, State.BLOCKED)
+            if task.id not in covered
+            and not self._given_up([task])
+            and not any(parent.id in undecided for parent in self.plan.parents(task))
         ]
 
     def _submit_due(self) -> None:
@@ -401,7 +438,7 @@ class SlurmSweep:
             if event["event"] != "started" or task is None or running is None or running.state != "RUNNING":
                 continue
             if self.board.entries[task.id].state is State.PENDING:
-                work = Store(self.around.store).work(task.identity)
+                work = self.inventory.store.work(task.identity)
                 self.board.started(task, log_path(self.results, task), work)
 
 

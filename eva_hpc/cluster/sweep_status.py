@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -153,18 +153,19 @@ class _Look:
         for run in index.runs:
             if run.name not in self.finished:
                 self.left[run.name] = [number for number in run.tasks if not self.committed.has(ids[number])]
-        owners = self.past.owner
-        jobs = {owners[ids[number]] for left in self.left.values() for number in left if ids[number] in owners}
+        undone = dict.fromkeys(number for left in self.left.values() for number in left)
+        self.owner = {number: job for number in undone if (job := self.past.owner.get(ids[number]))}
+        jobs = set(self.owner.values())
         self.jobs = JobStates(self.past, jobs)
         self._look_again(self.jobs.gone(jobs))
         self.users = Counter(number for left in self.left.values() for number in left)
-        self.alive_here = [number for number in self.users if self._is_alive_here(ids[number])]
+        self.alive_here = {number for number in self.users if self._is_alive_here(ids[number])}
 
     def _look_again(self, gone: set[str]) -> None:
         """A job may have ended between the look at the files and the question to Slurm: what it left is there now."""
         for run in self.index.runs:
             left = self.left.get(run.name)
-            if left and any(self._owner(number) in gone for number in left):
+            if left and any(self.owner.get(number) in gone for number in left):
                 left[:] = [number for number in left if not self.committed.has_now(self.index.tasks[number])]
                 if not set(run.ends) & set(left):
                     self.finished.add(run.name)
@@ -254,12 +255,15 @@ class _Look:
         return str(self.past.started.get(name, event)["time"])
 
     def _shared(self) -> Iterator[SharedWork]:
-        numbers = [number for number, users in self.users.items() if users > 1]
-        for job in self._jobs_of(numbers):
+        of_job: dict[str, list[int]] = defaultdict(list)
+        for number, users in self.users.items():
+            if users > 1 and (owner := self.owner.get(number)):
+                of_job[owner].append(number)
+        for job, numbers in of_job.items():
             if self.jobs.phase(job) is not Phase.ENDED:
                 at = next((number for number in numbers if self._begun(number, job)), None)
                 yield self._work(self.past.jobs[job].name, job, at)
-        for number in self.alive_here:
+        for number in sorted(self.alive_here):
             if self.users[number] > 1:
                 yield self._work(f"shared by {self.users[number]} runs", None, number)
 
@@ -271,11 +275,8 @@ class _Look:
         task, part = self.index.tasks[number], self.index.parts[number]
         return SharedWork(name, job, phase, task, part, self._begun(number, job), why)
 
-    def _owner(self, number: int) -> str | None:
-        return self.past.owner.get(self.index.tasks[number])
-
     def _jobs_of(self, numbers: Iterator[int] | Sequence[int]) -> list[str]:
-        return list(dict.fromkeys(job for number in numbers if (job := self._owner(number))))
+        return list(dict.fromkeys(self.owner[number] for number in numbers if number in self.owner))
 
     def _is_alive_here(self, task: str) -> bool:
         """Whether a process, not a job, is at work on a task."""
@@ -306,11 +307,11 @@ class _Look:
             task = self.index.tasks[number]
             if task in self.past.failed:
                 cause, evidence = self._cause(task)
-                explained.add(self._owner(number))
+                explained.add(self.owner.get(number))
                 if cause != Cause.MISSING_INPUT.value or not self._is_below_a_failure(number):
                     failures.append(self._failure(number, self.past.failed[task].get("job"), cause, evidence))
         for number in sorted(self.users):
-            job = self._owner(number)
+            job = self.owner.get(number)
             if job in explained or job is None:
                 continue
             explained.add(job)
@@ -325,7 +326,7 @@ class _Look:
         return any(self._has_failed_with_its_job(one) or self._is_below_a_failure(one) for one in above)
 
     def _has_failed_with_its_job(self, number: int) -> bool:
-        job = self.past.job.get(self._owner(number) or "", {})
+        job = self.past.job.get(self.owner.get(number) or "", {})
         return self.index.tasks[number] in self.past.failed or job.get("event") == "failed"
 
     def _failure(self, number: int, job: str | None, cause: str, evidence: str) -> Failure:
@@ -337,7 +338,7 @@ class _Look:
 
     def _what_next(self, number: int, job: str | None, cause: str) -> tuple[str, bool]:
         """What becomes of a failed task, and whether it is being tried again already."""
-        task, owner = self.index.tasks[number], self._owner(number)
+        task, owner = self.index.tasks[number], self.owner.get(number)
         if owner is not None and self.jobs.phase(owner) in (Phase.RUNNING, Phase.WAITING):
             again = "is being tried again" if owner == job else f"is tried again by job {owner}"
             return f"{again} ({self.jobs.phase(owner).value})", True
