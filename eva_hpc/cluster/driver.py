@@ -269,22 +269,21 @@ class _Job:
         remove_caches(os.environ["SLURM_JOB_ID"])
         self.ledger.record("failed", task=task.id, job=self.id, cause=cause, reason=reason)
         print(f"{task.id} failed: {reason}", file=sys.stderr, flush=True)
-        if cause.is_users:
-            self._hold_followers(task, reason)
+        if cause is not Cause.MISSING_INPUT:
+            self._hold_followers(task, cause, reason)
         raise SystemExit(1)
 
-    def _hold_followers(self, task: Task, reason: str) -> None:
-        """Keep back the jobs for which this one went ahead: they would fail in the same way."""
-        followers = self.ledger.followers(self.submission.token)
+    def _hold_followers(self, task: Task, cause: Cause, reason: str) -> None:
+        """Keep back the jobs that need this one, and those that would fail in the same way."""
+        followers = self.ledger.followers(self.submission.token, self.name, canary=cause.is_users)
         try:
             queue.hold(followers)
         except queue.QueueError as error:
             print(f"jobs {', '.join(followers)} could not be held: {error}", file=sys.stderr, flush=True)
             return
         if followers:
-            evidence = f"{task.id} of the canary failed: {reason}"
-            fields = {"decision": "hold", "cause": Cause.HELD, "evidence": evidence, "change": {"held": followers}}
-            self.ledger.record("decision", job=self.id, tasks=[], **fields)
+            fields = {"decision": "hold", "cause": Cause.HELD, "evidence": reason, "change": {"held": followers}}
+            self.ledger.record("decision", job=self.id, tasks=[task.id], **fields)
 
 
 def _progress(work: Path) -> list[int] | None:

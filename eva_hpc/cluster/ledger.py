@@ -23,7 +23,7 @@ import orjson
 
 @dataclass(frozen=True)
 class SubmittedJob:
-    """A job that sbatch took: its tasks by id, what it was asked to allocate, and the token and Slurm's name of its array.
+    """A job that sbatch took: its tasks by id, the names of the jobs it needs, what it allocates, token and name of its array.
 
     A controller that dies right after taking a job may forget it and give its id to another: the name tells them apart.
     """
@@ -32,6 +32,7 @@ class SubmittedJob:
     name: str
     array: str
     tasks: tuple[str, ...]
+    needs: tuple[str, ...]
     shape: dict[str, Any]
     token: str
     job_name: str
@@ -69,11 +70,18 @@ class Ledger:
         """The events of this writer, in the order written."""
         return _read(self._path) if self._path.exists() else []
 
-    def followers(self, token: str) -> list[str]:
-        """Ids of the arrays for which the submission with this token goes ahead as a canary."""
+    def followers(self, token: str, name: str, canary: bool) -> list[str]:
+        """Ids of the jobs that need what the job of this token and name makes; with `canary`, of those it goes ahead of too."""
         events = self.events()
-        waiting = {event["token"] for event in events if event["event"] == "submitting" and event["canary"] == token}
-        return [event["job"] for event in events if event["event"] == "submitted" and event["token"] in waiting]
+        later = {event["token"]: event for event in events if event["event"] == "submitting"}
+        while later and next(iter(later)) != token:
+            del later[next(iter(later))]
+        jobs = [job for job in jobs_in(events).values() if job.token in later]
+        lost = {name} | {job.name for job in jobs if canary and later[job.token]["canary"] == token}
+        for job in jobs:  # each comes after those that it needs
+            if lost & set(job.needs):
+                lost.add(job.name)
+        return [job.id for job in jobs if job.name in lost - {name}]
 
     def jobs(self) -> dict[str, SubmittedJob]:
         """All jobs that sbatch took, by id ("12_3", or "12" for an array of one), oldest first."""
@@ -100,6 +108,7 @@ def jobs_in(events: Iterable[Mapping[str, Any]]) -> dict[str, SubmittedJob]:
                     name=job["name"],
                     array=array["array"],
                     tasks=tuple(job["tasks"]),
+                    needs=tuple(job["needs"]),
                     shape=array["shape"],
                     token=event["token"],
                     job_name=array["job_name"],

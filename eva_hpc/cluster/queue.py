@@ -32,6 +32,8 @@ ENDED_STATES = frozenset(
         "TIMEOUT",
     }
 )
+_SEVERAL_REASONS = re.compile(r"\|\w+(,\w+)+$", re.MULTILINE)
+"""Tasks of an array that wait for different things: one line with "Dependency,DependencyNeverSatisfied" does not say which."""
 AWAY = re.compile("Unable to contact slurm controller|Socket timed out|Connection refused|Zero Bytes|configuration source")
 PERSONAL = re.compile("(SQUEUE|SACCT|SCANCEL|SCONTROL)_|SLURM_TIME_FORMAT$")
 
@@ -110,7 +112,7 @@ def squeue(
 ) -> dict[str, QueueEntry]:
     """The queue's entries of these jobs; ids are "12" or, for array tasks, "12_3". Jobs that Slurm does not know are left out.
 
-    One call, whatever is asked for.
+    One call, whatever is asked for; a second one if tasks of one array wait for different things.
 
     Args:
         job_ids: jobs.
@@ -128,10 +130,17 @@ def squeue(
     states = ["--states=all"] if ended else []
     which = [f"--user={os.getuid()}"] if names else ["-j", ",".join(_main_ids(wanted))]
     # Without -r, tasks of an array that wait are one line, which is much less work for the controller.
-    result = _run(["squeue", "-h", "-o", SQUEUE_FORMAT, *states, *which], timeout_s)
+    text = _squeue_text([*states, *which], timeout_s)
+    if _SEVERAL_REASONS.search(text):
+        text = _squeue_text(["-r", *states, *which], timeout_s)
+    return {job_id: entry for job_id, entry in parse_squeue(text).items() if job_id in wanted or entry.name in names}
+
+
+def _squeue_text(options: list[str], timeout_s: float) -> str:
+    result = _run(["squeue", "-h", "-o", SQUEUE_FORMAT, *options], timeout_s)
     if result.returncode and "Invalid job id" not in result.stderr:  # said when every job asked for is gone
         raise QueueError(result.stderr.strip())
-    return {job_id: entry for job_id, entry in parse_squeue(result.stdout).items() if job_id in wanted or entry.name in names}
+    return result.stdout
 
 
 def sacct(job_ids: Iterable[str], timeout_s: float = 30) -> dict[str, list[Attempt]] | None:
@@ -173,7 +182,7 @@ def cancel(job_ids: Iterable[str], timeout_s: float = 60) -> None:
 
 
 def hold(job_ids: Iterable[str], timeout_s: float = 30) -> None:
-    """Keep waiting jobs from starting until somebody releases them; an array may be named by its id alone.
+    """Keep waiting jobs from starting until somebody releases them.
 
     Raises:
         ControllerAway: no answer.

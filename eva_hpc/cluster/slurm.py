@@ -190,15 +190,9 @@ class SlurmSweep:
         self._read_ledger()
 
     def _held_back(self) -> list[str]:
-        """Active jobs that were held because their canary failed, and those that wait for them."""
+        """Active jobs that were held because what they need, or the job that went ahead of them, has failed."""
         held = {job for event in self.events if event.get("decision") == "hold" for job in event["change"]["held"]}
-        ids = {event["token"]: event["job"] for event in self.events if event["event"] == "submitted"}
-        for event in self.events:
-            if event["event"] == "submitting" and held & {
-                value.partition(":")[2].partition("_")[0] for value in event["after"]
-            }:
-                held.add(ids.get(event["token"], ""))
-        return [job for job, entry in self.active.items() if job.partition("_")[0] in held and entry.state == "PENDING"]
+        return [job for job, entry in self.active.items() if job in held and entry.state == "PENDING"]
 
     def _settle_history(self) -> None:
         """What ended before this command was typed is history: nothing is decided about it, but it has its price."""

@@ -99,7 +99,7 @@ def submit(
         token=token,
         array=array.name,
         job_name=name,
-        jobs=[{"name": job.name, "tasks": list(job.tasks)} for job in array.jobs],
+        jobs=[{"name": job.name, "tasks": list(job.tasks), "needs": list(job.after)} for job in array.jobs],
         shape={key: value for key, value in asdict(array.shape).items() if key != "placement"},
         after=list(waits_for),
         canary=canary,

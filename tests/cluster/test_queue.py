@@ -179,3 +179,13 @@ def test_a_waiting_job_can_be_held_and_told_which_node_to_avoid(devcluster: Clus
 @pytest.mark.slow
 def test_nodes_that_work_are_not_down(devcluster: Cluster) -> None:
     assert queue.down_nodes("node[1-4]") == []
+
+
+@pytest.mark.slow
+def test_tasks_of_an_array_that_wait_for_different_things_are_told_apart(devcluster: Cluster) -> None:
+    sbatch = ["sbatch", "--parsable", "--output=/dev/null", "--array=0-5", "--begin=now+1hour", "--wrap", "true"]
+    array = subprocess.run(sbatch, check=True, capture_output=True, text=True, timeout=20).stdout.strip()
+    queue.hold([f"{array}_1", f"{array}_3"])
+    entries = queue.squeue([f"{array}_{index}" for index in range(6)])
+    assert [job for job, entry in sorted(entries.items()) if entry.reason.startswith("JobHeld")] == [f"{array}_1", f"{array}_3"]
+    queue.cancel([array])

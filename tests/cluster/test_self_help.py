@@ -66,8 +66,8 @@ def test_a_mistake_costs_one_run_and_the_others_are_held_until_it_is_mended(devc
     assert "KeyError: 'no such column'" in result.stdout
     assert [event["cause"] for event in events(tmp_path, "failed")] == ["code_or_data"]
     (hold,) = [event for event in events(tmp_path, "decision") if event["decision"] == "hold"]
-    (held,) = hold["change"]["held"]
-    jobs = [f"{held}_{index}" for index in range(2)]
+    jobs = hold["change"]["held"]
+    assert len(jobs) == 3
     assert {entry.reason[:7] for entry in queue.squeue(jobs).values()} == {"JobHeld"}
     assert not events(tmp_path, "retried")
 
