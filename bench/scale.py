@@ -3,7 +3,8 @@
 python bench/scale.py
 
 The stores are made up, but real: every stage of every run is committed, with its manifest and, where a table needs it, its
-metrics. Each number is the best of three, each of a process of its own and without the time of starting it.
+metrics. Submission is to a throwaway Slurm, with every job held. Each number is the best of three, each of a process of its own
+and without the time of starting it.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import io
 import multiprocessing
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -28,9 +31,11 @@ import yaml
 from rich.console import Console
 from tabulate import tabulate
 
-from eva_hpc.cluster import queue
+from eva_hpc.cluster import devcluster, queue
 from eva_hpc.cluster.board import Board, State
 from eva_hpc.cluster.execution import survey, versions
+from eva_hpc.cluster.slurm import SlurmSweep
+from eva_hpc.cluster.submission import Surroundings
 from eva_hpc.cluster.sweep_status import status_of
 from eva_hpc.commands.status_screen import screen
 from eva_hpc.config.load import load_experiment, load_site
@@ -51,7 +56,7 @@ REPEATS = 3
 SEEDS, RESPONSES = (1, 2, 3, 4, 5), (2, 6)
 METRICS = ("win_rate", "gain", "reward", "reward_easy", "reward_medium", "reward_hard", "turn_1", "turn_2")
 RECIPE = Path(__file__).parents[1] / "sweeps" / "recipes" / "lab.yaml"
-TARGETS = {("plan", 1_000): 2.0, ("status", 10_000): 2.0, ("aggregate", 10_000): 10.0}
+TARGETS = {("plan and submit", 1_000): 10.0, ("status", 10_000): 2.0, ("aggregate", 10_000): 10.0}
 
 
 @dataclass(frozen=True)
@@ -108,12 +113,33 @@ def plan(sweep: Sweep) -> Measured:
 
 
 def submit(sweep: Sweep) -> Measured:
-    """Cut all that is to be done into jobs and arrays."""
-    planned = sweep.plan()
-    site = load_site("h100", [f"site.root={sweep.folder}"], known_stages=set(STAGES))
+    """Load, plan, find out that nothing is done, and hand every job to a real Slurm."""
+    results = Path(tempfile.mkdtemp(dir=sweep.folder))
+    calls = counted_calls(results / "calls")
+    site = load_site("devcluster", [f"site.root={results}", "site.slurm.additional.hold=true"], known_stages=set(STAGES))
     began = time.perf_counter()
-    make_arrays(planned, make_jobs(planned, planned.tasks, site), site)
-    return Measured(time.perf_counter() - began)
+    planned = sweep.plan()
+    pending = pending_tasks(planned, Inventory(sweep.store).holds)
+    slurm = SlurmSweep(Board(planned), Surroundings(planned, site, sweep.store.root, results, ()), pending, canary=True)
+    slurm.run(wait=False)
+    taken = time.perf_counter() - began
+    submitted = [job for job in slurm.active if slurm.jobs[job].name in {run.name for run in planned.runs}]
+    assert len(submitted) == sweep.runs
+    called = len(calls.read_text().splitlines())
+    subprocess.run(["scancel", f"--user={os.getuid()}"], check=True)
+    return Measured(taken, slurm_calls=called)
+
+
+def counted_calls(folder: Path) -> Path:
+    """Put scripts before Slurm's commands that write a line for each call; returns the file."""
+    folder.mkdir()
+    calls = folder / "calls"
+    for name in ("sbatch", "squeue", "sacct", "scontrol"):
+        script = folder / name
+        script.write_text(f'#!/bin/sh\necho {name} >> {calls}\nexec {shutil.which(name)} "$@"\n')
+        script.chmod(0o755)
+    os.environ["PATH"] = f"{folder}:{os.environ['PATH']}"
+    return calls
 
 
 def status(sweep: Sweep) -> Measured:
@@ -196,7 +222,7 @@ class Row:
 ROWS = (
     Row("plan", 0.0, plan),
     Row("board", 0.0, board),
-    Row("submit, without sbatch", 0.0, submit),
+    Row("plan and submit", 0.0, submit),
     Row("status", 0.5, status),
     Row("what is done of a half-finished sweep", 0.5, what_is_done),
     Row("… asked again", 0.5, next_look),
@@ -253,8 +279,15 @@ def submitted(sweep: Sweep, results: Path) -> None:
     launcher, queued, accounted = [], [], []
     for number, array in enumerate(make_arrays(planned, make_jobs(planned, planned.tasks, site), site), start=100):
         shape = {"nodes": array.shape.nodes, "gpus_per_node": array.shape.gpus_per_node}
-        jobs = [{"name": job.name, "tasks": list(job.tasks)} for job in array.jobs]
-        asked = {"token": f"{number}", "array": array.name, "job_name": array.name, "jobs": jobs, "shape": shape}
+        jobs = [{"name": job.name, "tasks": list(job.tasks), "needs": list(job.after)} for job in array.jobs]
+        asked = {
+            "token": f"{number}",
+            "array": array.name,
+            "job_name": array.name,
+            "jobs": jobs,
+            "shape": shape,
+            "canary": None,
+        }
         launcher.append({"time": now, "event": "submitting", **asked})
         launcher.append({"time": now, "event": "submitted", "token": f"{number}", "job": f"{number}", "count": len(jobs)})
         for index, job in enumerate(array.jobs):
@@ -286,6 +319,17 @@ def in_a_process(function: Callable[..., Any], *arguments: object) -> Any:
         return pool.submit(function, *arguments).result()
 
 
+@contextmanager
+def throwaway_slurm() -> Iterator[None]:
+    """A Slurm for these measurements alone."""
+    with tempfile.TemporaryDirectory(prefix="devcluster-", dir="/tmp") as folder:
+        os.environ |= devcluster.up(Path(folder) / "slurm", options={"MaxJobCount": "50000"}).environment()
+        try:
+            yield
+        finally:
+            devcluster.down(Path(folder) / "slurm")
+
+
 def with_memory(measure: Callable[[Sweep], Measured], sweep: Sweep) -> Measured:
     """A measurement and the peak memory of this process, in MB."""
     taken = measure(sweep)
@@ -295,7 +339,7 @@ def with_memory(measure: Callable[[Sweep], Measured], sweep: Sweep) -> Measured:
 
 def main(counts: Sequence[int] = RUNS) -> None:
     taken: dict[tuple[int, int], Measured] = {}
-    with tempfile.TemporaryDirectory(prefix="scale-") as folder:
+    with tempfile.TemporaryDirectory(prefix="scale-") as folder, throwaway_slurm():
         for runs in counts:
             sweep = Sweep(Path(folder) / str(runs), runs)
             sweep.write()

@@ -176,13 +176,19 @@ def _record_launch(sweep: Opened, cost: Estimate, snapshot: Snapshot | None) -> 
     Ledger(sweep.results).record(
         "launched",
         launch=os.environ.get("SLURM_JOB_ID") or f"{platform.node()}-{os.getpid()}",
-        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command=shlex.join([Path(sys.argv[0]).name, *map(_without_values_of_variables, sys.argv[1:])]),
         host=platform.node(),
         user=getpass.getuser(),
         git_commit=versions()["git_commit"],
         snapshot=snapshot.digest if snapshot else None,
         estimate={"planned": cost.planned, "naive": cost.naive, "unit": cost.unit},
     )
+
+
+def _without_values_of_variables(word: str) -> str:
+    """A word of the command line for the record: what it sets in the environment of jobs may be secret."""
+    key, sign, _ = word.partition("=")
+    return f"{key}=…" if sign and key.startswith("site.environment") else word
 
 
 def _board(plan: Plan, inventory: Inventory, pending: list[Task]) -> Board:

@@ -108,10 +108,10 @@ def jobs_in(events: Iterable[Mapping[str, Any]]) -> dict[str, SubmittedJob]:
                     name=job["name"],
                     array=array["array"],
                     tasks=tuple(job["tasks"]),
-                    needs=tuple(job["needs"]),
+                    needs=tuple(job.get("needs", ())),
                     shape=array["shape"],
                     token=event["token"],
-                    job_name=array["job_name"],
+                    job_name=array.get("job_name", ""),
                     time=event["time"],
                 )
     return jobs

@@ -165,7 +165,9 @@ class LocalPool:
         del self._running[task.id]
         if end.reason is None:
             self.board.finished(task, end.seconds)
-            self.ledger.record("done", task=task.id, runs=len(task.runs), seconds=round(end.seconds, 3))
+            need = task_resources(task, self.site)
+            width = {"processes": need.world_size, "gpus": need.world_size * need.gpus_per_rank}
+            self.ledger.record("done", task=task.id, runs=len(task.runs), seconds=round(end.seconds, 3), **width)
         else:
             self.board.failed(task, end.reason)
             self.ledger.record("failed", task=task.id, reason=end.reason)

@@ -21,6 +21,7 @@ from eva_hpc.stages.mix import mixing_seed
 from eva_hpc.stages.policy import read_policy
 from eva_hpc.stages.prompts import token_counter, token_limit
 from eva_hpc.stages.set_aside import SetAside
+from eva_hpc.stages.unchanged import check_unchanged
 from eva_hpc.store.records import Prompt, read_jsonl, write_jsonl
 from eva_hpc.store.seeds import derive_seed
 
@@ -72,6 +73,8 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
         _run(spec, parents, context, _rewrite_by_server(evolver))
     else:
         if isinstance(evolver, ModelEvolver):
+            if context.rank == 0:
+                check_unchanged(evolver.path, spec.fingerprint)
             model = ModelSource(path=evolver.path, revision=evolver.revision, dtype=evolver.dtype)
         else:
             model = read_policy(inputs["policy"])

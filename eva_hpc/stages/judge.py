@@ -31,7 +31,7 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
     """Judge this shard's chunks. Inputs: ``questions``, ``answers``."""
     questions: list[Question] = read_jsonl(inputs["questions"] / "questions.jsonl")
     answers: list[Answers] = read_jsonl(inputs["answers"] / "answers.jsonl")
-    reward = open_reward(spec.reward, context)
+    reward = open_reward(spec.reward, spec.fingerprint, context)
 
     def judge(piece: Sequence[tuple[Question, Answers]]) -> list[Judgments]:
         conversations = [

@@ -12,6 +12,7 @@ from eva_hpc.stages.chunks import read_chunks, run_chunks
 from eva_hpc.stages.contract import Context, Counts, Inputs, Parallel, StageFailed, StageSpec
 from eva_hpc.stages.engines import limits
 from eva_hpc.stages.slices import first_responses
+from eva_hpc.stages.unchanged import check_unchanged
 from eva_hpc.store.records import Responses, Rewards, write_jsonl
 
 # One conversation to score: its messages, and whether the answer was finished.
@@ -37,7 +38,7 @@ class Spec(StageSpec):
 def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
     """Score this shard's chunks. Inputs: ``responses``, ``prompts``."""
     records = _records(spec, inputs)
-    reward = open_reward(spec.reward, context)
+    reward = open_reward(spec.reward, spec.fingerprint, context)
 
     def score(piece: Sequence[Responses]) -> list[Rewards]:
         conversations = [
@@ -62,10 +63,14 @@ def finish(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
     return Counts(read=count, written=written)
 
 
-def open_reward(reward: Reward, context: Context) -> Callable[[Sequence[Conversation]], list[float]]:
+def open_reward(reward: Reward, planned: str, context: Context) -> Callable[[Sequence[Conversation]], list[float]]:
     """The reward as a function of conversations that end with an answer; a model is loaded at the first call.
 
-    The function raises :class:`StageFailed` when a reward is not a finite number: JSON has no such numbers.
+    `planned` is the fingerprint of a model in the plan. The function raises :class:`StageFailed` when a reward is not a finite
+    number: JSON has no such numbers.
+
+    Raises:
+        StageFailed: the model is not the one planned with any more.
     """
     if isinstance(reward, LabChecker):
         from eva_hpc.lab.checker import dialogue_rewards
@@ -81,6 +86,8 @@ def open_reward(reward: Reward, context: Context) -> Callable[[Sequence[Conversa
 
     from eva_hpc.inference.reward_models import RewardModel, open_reward_model
 
+    if context.rank == 0:
+        check_unchanged(reward.path, planned)
     models: list[RewardModel] = []
 
     def score(conversations: Sequence[Conversation]) -> list[float]:

@@ -11,13 +11,14 @@ import orjson
 import pytest
 
 from eva_hpc.cluster.devcluster import Cluster
+from eva_hpc.cluster.ledger import Ledger
 from eva_hpc.store.records import read_jsonl
 from tests.cluster.sweeps import CHECKOUT, explain, ledger, results_of, sweep
 
 pytestmark = pytest.mark.slow
 
 SMALL = [
-    *("sweeps/evolved_ratio.yaml", "--site", "devcluster", "--quick"),
+    *("sweeps/evolved_ratio.yaml", "--site", "devcluster", "--quick", "--no-canary"),
     *("--set", "recipe.policy.steps=20", "--set", "recipe.prompts.count=16", "--set", "recipe.benchmarks.lab.prompts=4"),
     *("--set", "sweep.axes.evolved_ratio=[0.8,0.0]"),
 ]
@@ -32,14 +33,14 @@ def results(devcluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def test_every_run_is_one_job_of_an_array_and_shared_work_has_a_job_before_them(results: Path) -> None:
-    submitted = [event for event in ledger(results) if event["event"] == "submitted"]
+    submitted = Ledger(results).jobs().values()
 
-    runs = {event["name"]: event["job"] for event in submitted if event["array"].startswith("runs")}
+    runs = {job.name: job.id for job in submitted if job.array.startswith("runs")}
     assert runs.keys() == {"evolved_ratio=0.8,seed=1", "evolved_ratio=0.0,seed=1"}
     assert len({job.split("_")[0] for job in runs.values()}) == 1, "one array"
-    (shared,) = [event for event in submitted if event["array"].startswith("shared")]
-    assert any(task.startswith("start_policy/") for task in shared["tasks"])
-    tasks = [task for event in submitted for task in event["tasks"]]
+    (shared,) = [job for job in submitted if job.array.startswith("shared")]
+    assert any(task.startswith("start_policy/") for task in shared.tasks)
+    tasks = [task for job in submitted for task in job.tasks]
     assert len(tasks) == len(set(tasks))
 
 
@@ -73,9 +74,9 @@ def test_the_same_command_submits_nothing_when_all_is_done(results: Path) -> Non
 def test_the_dry_run_shows_the_script_that_was_submitted(results: Path, tmp_path: Path) -> None:
     shown = sweep(*SMALL, "--set", f"site.root={tmp_path}", "--dry-run", timeout=60).stdout
 
-    (script,) = [path for path in (results / "slurm").glob("*_submission.sh") if "--array=0-1" in path.read_text()]
+    (script,) = [path for path in (results / "slurm").glob("*/*_submission.sh") if "--array=0-1" in path.read_text()]
     lines = [line for line in script.read_text().splitlines() if line.startswith("#SBATCH") and str(results) not in line]
-    missing = [line for line in lines if line not in shown and "--dependency" not in line]
+    missing = [line for line in lines if line not in shown and "--dependency" not in line and "--job-name" not in line]
     assert missing == []
     assert "--dependency='afterany:<shared-1>'" in shown
 

@@ -169,7 +169,7 @@ class Chaos:
 
     def chunks(self, stage: str) -> list[str]:
         """The chunks of a stage that were written, one entry for each time."""
-        return [note["what"] for note in self.notes(stage) if note["what"].startswith("chunk")]
+        return [note["what"] for note in self.notes(stage) if note["what"] != "step"]
 
     def steps(self) -> int:
         """The step that training is at."""

@@ -1,0 +1,64 @@
+"""Jobs that run into their time limit, and jobs that make way for others."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from eva_hpc.cluster import queue
+from tests.cluster.chaos.disturb import Chaos
+
+pytestmark = pytest.mark.slow
+
+SHORT = {"time_minutes": 1, "signal_delay_s": 30}
+
+
+@pytest.mark.chaos
+def test_the_time_limit_is_hit_again_and_again_while_it_generates(chaos: Chaos) -> None:
+    chaos.start(slow={"generate": 10}, slurm=SHORT)
+    chaos.finish()
+
+    requeued = [event for event in chaos.events("requeued") if event["task"].startswith("generate/")]
+    assert len(requeued) >= 2
+    assert {event["cause"] for event in requeued} == {"timeout"}
+    assert len(chaos.events("submitted")) == 1
+    chaos.verify()
+
+
+@pytest.mark.chaos
+def test_the_time_limit_is_hit_again_and_again_while_it_trains(chaos: Chaos) -> None:
+    chaos.start(slow={"train": 1}, slurm=SHORT)
+    chaos.finish()
+
+    requeued = [event for event in chaos.events("requeued") if event["task"].startswith("train/")]
+    assert len(requeued) >= 2
+    assert {event["cause"] for event in requeued} == {"timeout"}
+    assert len(chaos.events("submitted")) == 1
+    chaos.verify(steps_again=0)
+
+
+def test_the_job_makes_way_for_one_of_higher_priority_and_goes_on_after_it(chaos: Chaos) -> None:
+    chaos.start(slow={"train": 0.15})
+    chaos.until(lambda: chaos.steps() >= 10)
+    urgent = ["sbatch", "--parsable", "--partition=high", "--nodes=4", "--exclusive", "--output=/dev/null", "--wrap", "sleep 3"]
+    subprocess.run(urgent, check=True, capture_output=True, text=True)
+    chaos.finish()
+
+    assert [event["cause"] for event in chaos.events("requeued", "restarted")][0] == "preempted"
+    assert len(chaos.events("begun")) == 2
+    assert len(chaos.events("submitted")) == 1
+    chaos.verify(steps_again=0)
+
+
+@pytest.mark.chaos
+def test_the_job_makes_way_while_it_generates(chaos: Chaos) -> None:
+    chaos.start(slow={"generate": 0.5})
+    chaos.until(lambda: len(chaos.chunks("generate")) >= 4)
+    urgent = ["sbatch", "--parsable", "--partition=high", "--nodes=4", "--exclusive", "--output=/dev/null", "--wrap", "sleep 3"]
+    job = subprocess.run(urgent, check=True, capture_output=True, text=True).stdout.strip()
+    chaos.until(lambda: job not in queue.squeue([job]))
+    chaos.finish()
+
+    assert len(chaos.events("submitted")) == 1
+    chaos.verify()
