@@ -117,7 +117,7 @@ class _Job:
             evidence = f"failed {self.site.slurm.exclude_node_after} times or more: {', '.join(bad)}; this job has {nodes}"
             fields = {"decision": "exclude", "cause": Cause.NODE_FAILURE, "evidence": evidence, "change": {"exclude": bad}}
             self.ledger.record("decision", job=self.id, tasks=[], **fields)
-            self._requeue_with(ExcNodeList=",".join(bad))
+            self._requeue_with(ExcNodeList=",".join([*self._excluded(), *bad]))
 
     def _what_ended(self, nodes: str) -> tuple[Cause, list[str], str]:
         """Cause of the end of the attempt before, the nodes to blame, and what tells so."""
@@ -139,6 +139,14 @@ class _Job:
         else:
             cause, evidence = Cause.PREEMPTED, "Slurm told the driver to end, then started the job again"
         return cause, (down or queue.hostnames(nodes)) if cause is Cause.NODE_FAILURE else [], evidence
+
+    def _excluded(self) -> list[str]:
+        """Nodes that the job avoids already, because the site says so: a new list takes the place of the old."""
+        try:
+            nodes = queue.show_job(self.id).get("ExcNodeList", "(null)")
+        except queue.QueueError:
+            return []
+        return [] if nodes == "(null)" else [nodes]
 
     def _requeue_with(self, **changes: str) -> NoReturn:
         """Put the job back into the queue and change what it asks for; Slurm ends this process."""

@@ -9,10 +9,12 @@ Every writer has a file of its own: appends of several nodes to one file can be 
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -49,20 +51,24 @@ class Ledger:
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def record(self, event: str, **fields: Any) -> None:
-        """Append one event, with the time; a line is written whole."""
+        """Append one event, with the time. Of a line that a full disk or a crash cut short only this one event is lost."""
         line = orjson.dumps(
             {"time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"), "event": event, **fields},
             option=orjson.OPT_APPEND_NEWLINE,
         )
         with self._lock:
-            handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             try:
-                os.write(handle, line)
+                size = os.fstat(handle).st_size
+                torn = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
+                line = b"\n" * torn + line
+                if os.write(handle, line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
             finally:
                 os.close(handle)
 
     def events(self) -> list[dict[str, Any]]:
-        """All events of all writers in the order of time; a last line that was cut off is left out."""
+        """All events of all writers in the order of time; lines that were cut off are left out."""
         events = [event for path in self._folder.glob("*.jsonl") for event in _read(path)]
         return sorted(events, key=lambda event: str(event["time"]))
 
@@ -89,7 +95,12 @@ class Ledger:
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    return [orjson.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    events = []
+    for line in path.read_bytes().splitlines(keepends=True):
+        if line.endswith(b"\n"):
+            with suppress(orjson.JSONDecodeError):
+                events.append(orjson.loads(line))
+    return events
 
 
 def jobs_in(events: Iterable[Mapping[str, Any]]) -> dict[str, SubmittedJob]:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import jsonlines
+
 from eva_hpc.stages.contract import Context
 from eva_hpc.store.records import read_jsonl, write_jsonl
 
@@ -31,7 +33,7 @@ def run_chunks(items: Sequence[Item], size: int, context: Context, work: Callabl
     done = 0
     for start, end in mine:
         path = _path(context.work, start, end)
-        if not path.is_file():
+        if not _is_whole(path, end - start):
             context.check_stop()
             write_jsonl(path, work(items[start:end]))
         done += end - start
@@ -46,6 +48,14 @@ def read_chunks(count: int, size: int, work: Path) -> Iterator[Any]:
     """
     for start, end in spans(count, size):
         yield from read_jsonl(_path(work, start, end))
+
+
+def _is_whole(path: Path, count: int) -> bool:
+    """Whether a chunk is there with as many records as it must have: what was cut or overwritten since is made again."""
+    try:
+        return len(read_jsonl(path)) == count
+    except (FileNotFoundError, jsonlines.InvalidLineError):
+        return False
 
 
 def _path(work: Path, start: int, end: int) -> Path:

@@ -2,7 +2,8 @@
 
 FOLDER/step-00000120/
     zero_pp_rank_*_….pt     one shard per rank, by DeepSpeed
-    COMPLETE                {"step": 120, "world_size": 8}, written last by atomic rename
+    COMPLETE                {"step": 120, "world_size": 8, "files": {"zero_pp_rank_0_….pt": 123456}}: sizes in bytes,
+                            written last by atomic rename
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -34,43 +35,69 @@ def save(engine: deepspeed.DeepSpeedEngine, folder: Path, step: int, ranks: Rank
     engine.save_checkpoint(str(folder), tag=path.name, client_state={"step": step}, save_latest=False)
     ranks.wait()
     if ranks.rank == 0:
-        for file in path.iterdir():
+        files = {}
+        for file in sorted(path.iterdir()):
             sync(file)
-        write_atomically(path / _COMPLETE, orjson.dumps({"step": step, "world_size": ranks.world_size}))
+            files[file.name] = file.stat().st_size
+        write_atomically(path / _COMPLETE, orjson.dumps({"step": step, "world_size": ranks.world_size, "files": files}))
         for older in folder.glob("step-*"):
             if older != path:
                 shutil.rmtree(older, ignore_errors=True)
     ranks.wait()
 
 
-def restore(engine: deepspeed.DeepSpeedEngine, folder: Path, ranks: Ranks) -> int:
-    """Load the latest complete checkpoint; returns how many optimiser steps it has seen, 0 if there is none to load.
+def restore(engine: deepspeed.DeepSpeedEngine, folder: Path, logged: int, ranks: Ranks) -> int:
+    """Load the latest checkpoint that can be gone on from; returns how many optimiser steps it has seen, 0 if there is none.
 
     ZeRO-3 shards fit only the world size that wrote them: with another, training starts again from the start policy.
+
+    Args:
+        engine: with the weights of the start policy.
+        folder: of the checkpoints.
+        logged: rows that the training log has.
+        ranks: all of them must call this.
+
+    Raises:
+        OSError: the checkpoint looked complete but cannot be loaded; it is out of the way now, and the next attempt does without.
     """
-    step = ranks.from_first(latest_step(folder, ranks.world_size) if ranks.rank == 0 else 0)
+    step = ranks.from_first(latest_step(folder, ranks.world_size, logged) if ranks.rank == 0 else 0)
     if step:
-        path, _ = engine.load_checkpoint(str(folder), tag=_path(folder, step).name, load_lr_scheduler_states=False)
-        if path is None:
-            raise OSError(f"{_path(folder, step)} is marked complete but DeepSpeed cannot load it")
+        path = _path(folder, step)
+        try:
+            loaded, _ = engine.load_checkpoint(str(folder), tag=path.name, load_lr_scheduler_states=False)
+        except Exception as error:
+            (path / _COMPLETE).unlink(missing_ok=True)
+            raise OSError(f"{path} cannot be loaded ({error}): the same command goes on without it") from error
+        if loaded is None:
+            (path / _COMPLETE).unlink(missing_ok=True)
+            raise OSError(f"{path} is marked complete but DeepSpeed cannot load it: the same command goes on without it")
     return step
 
 
-def latest_step(folder: Path, world_size: int) -> int:
-    """The step of the latest complete checkpoint that this world size can load, else 0."""
-    markers = [orjson.loads(path.read_bytes()) for path in folder.glob(f"step-*/{_COMPLETE}")]
-    usable = [marker["step"] for marker in markers if marker["world_size"] == world_size]
-    for marker in markers:
-        if marker["world_size"] != world_size:
-            _log.warning(
-                "the checkpoint of step %d was written by %d ranks and cannot be loaded by %d: not used",
-                marker["step"],
-                marker["world_size"],
-                world_size,
-            )
-    if markers and not usable:
+def latest_step(folder: Path, world_size: int, logged: int) -> int:
+    """The step of the latest checkpoint that is whole, that this world size can load and whose steps are all logged, else 0."""
+    found = sorted(folder.glob(f"step-*/{_COMPLETE}"))
+    usable = []
+    for path in found:
+        marker = orjson.loads(path.read_bytes())
+        if problem := _problem(path.parent, marker, world_size, logged):
+            _log.warning("the checkpoint of step %d %s: not used", marker["step"], problem)
+        else:
+            usable.append(marker["step"])
+    if found and not usable:
         _log.warning("training starts again from the start policy")
     return max(usable, default=0)
+
+
+def _problem(path: Path, marker: dict[str, Any], world_size: int, logged: int) -> str | None:
+    """Why a checkpoint that is marked complete cannot be gone on from, if so."""
+    if marker["world_size"] != world_size:
+        return f"was written by {marker['world_size']} ranks and cannot be loaded by {world_size}"
+    for name, size in marker.get("files", {}).items():
+        found = (path / name).stat().st_size if (path / name).is_file() else 0
+        if found != size:
+            return f"has {found} of the {size} bytes of {name}"
+    return f"is ahead of the training log, which has {logged} steps" if logged < marker["step"] else None
 
 
 def _path(folder: Path, step: int) -> Path:

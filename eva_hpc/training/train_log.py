@@ -33,6 +33,18 @@ class Row(TypedDict):
     pairs: int
 
 
+def count(path: Path) -> int:
+    """Rows in the log; a torn last line and what follows a line that is no row do not count."""
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    for index, line in enumerate(lines):
+        try:
+            if not line.endswith(b"\n") or orjson.loads(line)["step"] != index + 1:
+                return index
+        except (orjson.JSONDecodeError, TypeError, KeyError):
+            return index
+    return len(lines)
+
+
 def cut_back(path: Path, steps: int) -> None:
     """Keep the rows of the first `steps` steps, which the checkpoint has seen; a torn last line goes too.
 

@@ -86,8 +86,8 @@ def train(
     held_in = [out / "reference.safetensors", *([reference_cache] if reference_cache else [])]
     known = reference.complete(engine, usable, held_in, ranks, micro_batch, checkpoint_minutes, stop)
     engine.train()
-    start = checkpoints.restore(engine, work / "checkpoints", ranks)
     log = out / "train_log.jsonl"
+    start = checkpoints.restore(engine, work / "checkpoints", train_log.count(log), ranks)
     if ranks.rank == 0:
         train_log.cut_back(log, start)
 

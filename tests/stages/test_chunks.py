@@ -53,6 +53,17 @@ def test_a_resumed_stage_does_the_missing_chunks_only(tmp_path):
     assert list(read_chunks(50, 10, tmp_path)) == double(range(50))
 
 
+@pytest.mark.parametrize("damage", [lambda whole: whole[:-3], lambda whole: whole[: whole.index(b"\n") + 1], lambda whole: b""])
+def test_a_chunk_that_was_cut_is_made_again(tmp_path, damage):
+    run_chunks(range(50), 10, context(tmp_path), double)
+    path = tmp_path / "chunk-000020-000030.jsonl"
+    path.write_bytes(damage(path.read_bytes()))
+    seen = []
+    run_chunks(range(50), 10, context(tmp_path), lambda piece: seen.append(list(piece)) or double(piece))
+    assert seen == [list(range(20, 30))]
+    assert list(read_chunks(50, 10, tmp_path)) == double(range(50))
+
+
 def test_a_stage_may_go_on_with_another_number_of_ranks(tmp_path):
     run_chunks(range(50), 10, context(tmp_path, 0, 2), double)
     for rank in range(3):

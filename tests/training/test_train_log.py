@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from eva_hpc.training.train_log import Row, append, cut_back
+from eva_hpc.training.train_log import Row, append, count, cut_back
 
 
 def row(step: int) -> Row:
@@ -31,6 +31,18 @@ def test_a_log_is_cut_back_to_the_steps_of_the_checkpoint(tmp_path: Path) -> Non
     cut_back(path, 2)
 
     assert path.read_bytes() == b"".join(whole[:2])
+
+
+def test_rows_count_up_to_the_first_that_is_torn_or_out_of_order(tmp_path: Path) -> None:
+    path = tmp_path / "train_log.jsonl"
+    assert count(path) == 0
+    for step in (1, 2, 3):
+        append(path, row(step))
+    whole = path.read_bytes()
+    assert count(path) == 3
+    for damaged in (whole[:-1], whole[:-9] + b"\n", whole.replace(b'"step":3', b'"step":4')):
+        path.write_bytes(damaged)
+        assert count(path) == 2
 
 
 def test_cutting_back_to_nothing_starts_an_empty_log(tmp_path: Path) -> None:

@@ -178,7 +178,9 @@ class Chaos:
 
     def checkpoint(self) -> int:
         """The step of the last complete checkpoint of training, 0 if there is none."""
-        steps = [orjson.loads(path.read_bytes())["step"] for path in self.root.glob("store/train/*/work/checkpoints/*/COMPLETE")]
+        steps = [
+            orjson.loads(path.read_bytes())["step"] for path in self.root.glob("store/train/*/work/checkpoints/*/COMPLETE")
+        ]
         return max(steps, default=0)
 
     def is_done(self, stage: str) -> bool:
