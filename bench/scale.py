@@ -9,6 +9,7 @@ and without the time of starting it.
 
 from __future__ import annotations
 
+import gc
 import io
 import multiprocessing
 import os
@@ -85,7 +86,9 @@ class Sweep:
 
     def plan(self) -> Plan:
         """Load and plan."""
-        return make_plan(self.experiment())
+        planned = make_plan(self.experiment())
+        gc.freeze()  # as commands do
+        return planned
 
 
 @dataclass(frozen=True)

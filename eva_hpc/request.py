@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from dataclasses import dataclass
@@ -56,7 +57,9 @@ class Opened:
     @cached_property
     def plan(self) -> Plan:
         """All work of the sweep."""
-        return make_plan(self.experiment)
+        plan = make_plan(self.experiment)
+        gc.freeze()  # it stays until the command ends: nobody need look for garbage in it
+        return plan
 
 
 def open_request(request: Request) -> Opened:

@@ -55,16 +55,17 @@ class LiveDisplay:
         table.add_column(f"{len(plan.runs)} runs")
         for group in groups:
             table.add_column(group)
-        shown = sorted(plan.runs, key=lambda run: self._finished(run.name))[:_MOST_RUNS]
+        finished = {run.name for run in plan.runs if self._finished(run.name)}
+        shown = {run.name for run in sorted(plan.runs, key=lambda run: run.name in finished)[:_MOST_RUNS]}
         for run in plan.runs:
-            if run not in shown:
+            if run.name not in shown:
                 continue
             cells = {group: Text() for group in groups}
             for task in plan.tasks_of(run.name):
                 cells.setdefault(task.part, Text()).append(*_GLYPHS[self.board.entries[task.id].state])
             table.add_row(run.name.replace(",", ", "), *cells.values())
-        if len(shown) < len(plan.runs):
-            table.caption = f"{len(plan.runs) - len(shown)} further runs, finished, are not shown"
+        if others := len(plan.runs) - len(shown):
+            table.caption = f"{others} further runs are not shown; {len(finished)} of all runs are finished"
         return table
 
     def _finished(self, run: str) -> bool:

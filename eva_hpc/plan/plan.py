@@ -116,19 +116,18 @@ class Plan(BaseModel):
 
 
 @contextmanager
-def _ignored_by_the_garbage_collector() -> Iterator[None]:
-    """For making millions of objects that stay: looking for garbage among them, now and later, takes longer than all else."""
+def _without_garbage_collection() -> Iterator[None]:
+    """For making millions of objects that stay: looking for garbage among them takes longer than all else."""
     enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
         if enabled:
             gc.enable()
 
 
-@_ignored_by_the_garbage_collector()
+@_without_garbage_collection()
 def make_plan(experiment: Experiment) -> Plan:
     """Plan an experiment.
 

@@ -58,7 +58,7 @@ def restore(engine: deepspeed.DeepSpeedEngine, folder: Path, logged: int, ranks:
         ranks: all of them must call this.
 
     Raises:
-        OSError: the checkpoint looked complete but cannot be loaded; it is out of the way now, and the next attempt does without.
+        OSError: the checkpoint looked complete but cannot be loaded; the next attempt does without it.
     """
     step = ranks.from_first(latest_step(folder, ranks.world_size, logged) if ranks.rank == 0 else 0)
     if step:

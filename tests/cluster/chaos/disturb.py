@@ -10,12 +10,14 @@ chaos.verify()                                    # same tables and artifacts as
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,7 @@ SETTINGS = {
     "recipe.policy.steps": 10,
     "recipe.prompts.count": 64,
     "recipe.warmup": "null",
-    "recipe.optimiser.epochs": 20,
+    "recipe.optimiser.epochs": 8,
     "recipe.benchmarks.lab.prompts": 4,
     "sweep.axes.evolved_ratio": "[0.0]",
 }
@@ -42,6 +44,8 @@ TWO_RANKS = {stage: {"nodes": 1, "ranks_per_node": 2, "threads": 1} for stage in
 TWO_NODES = {stage: {"nodes": 2, "ranks_per_node": 1, "threads": 1} for stage in ("generate", "train")}
 TABLES = ("metrics.jsonl", "table.tex", "table.md", "table.csv")
 PATIENCE_S = 600.0
+ALL_STEPS = 56
+"""Optimiser steps of the sweep's one training."""
 
 
 @dataclass
@@ -82,8 +86,6 @@ class Chaos:
         self.root = folder / "root"
         self.diary = folder / "diary"
         self.diary.mkdir()
-        self.site: dict[str, Any] = {}
-        self.output = ""
         self.process: subprocess.Popen[str] | None = None
 
     # ------------------------------------------------------------------------ the command
@@ -97,6 +99,13 @@ class Chaos:
         environment: Mapping[str, str] = {},
     ) -> None:
         """Type the command, with `slow` seconds after each chunk or step of a stage."""
+        self.write_site(slow, slurm, stages)
+        self.again(environment)
+
+    def write_site(
+        self, slow: Mapping[str, float] = {}, slurm: Mapping[str, Any] = {}, stages: Mapping[str, Any] = TWO_RANKS
+    ) -> None:
+        """Write the site file of the command."""
         variables = {
             "PYTHONPATH": str(SLOW),
             "EVA_HPC_TEST_SLOW": orjson.dumps({"seconds": slow, "diary": str(self.diary)}).decode(),
@@ -108,7 +117,12 @@ class Chaos:
             stages=stages,
             environment=variables,
         )
-        self.again(environment)
+
+    def start_from_finished(self) -> None:
+        """Begin with a copy of the undisturbed sweep, all done; nothing is typed yet."""
+        assert self.undisturbed is not None
+        shutil.copytree(self.undisturbed.root, self.root)
+        self.write_site()
 
     def again(self, environment: Mapping[str, str] = {}) -> subprocess.Popen[str]:
         """Type the same command again."""
@@ -139,9 +153,9 @@ class Chaos:
         assert self.process.returncode == code, self.told()
         return self.said()
 
-    def said(self) -> str:
-        """The output of the command as typed last."""
-        return (self.folder / f"command-{self.story.typed}.txt").read_text()
+    def said(self, time: int | None = None) -> str:
+        """The output of the command as typed last, or for the n-th time."""
+        return (self.folder / f"command-{time or self.story.typed}.txt").read_text()
 
     def told(self) -> str:
         """What a failed test should show."""
@@ -187,6 +201,10 @@ class Chaos:
         """Whether a stage is committed."""
         return any(event["task"].startswith(f"{stage}/") for event in self.events("done"))
 
+    def log(self, stage: str) -> str:
+        """The log of a stage."""
+        return "\n".join(path.read_text(errors="replace") for path in self.root.glob(f"*/logs/*/{stage}-*.log"))
+
     def jobs(self) -> list[str]:
         """Ids of the jobs submitted so far."""
         return [event["job"] for event in self.events("submitted")]
@@ -213,14 +231,23 @@ class Chaos:
         self.process.kill()
         self.process.wait()
 
+    def end_jobs(self) -> None:
+        """kill -9 of all that the jobs run, and wait until Slurm knows that they have ended."""
+        jobs = self.jobs()
+        while queue.squeue(jobs):
+            for job in jobs:
+                kill(*faults.processes_of(self.where, job=job))
+            time.sleep(0.2)
+
     # ------------------------------------------------------------------------ what must be true at the end
 
-    def verify(self, *, chunks_again: int = 0, steps_again: int | None = None) -> None:
+    def verify(self, *, chunks_again: int = 0, steps_again: int | None = None, made_again: Collection[str] = ()) -> None:
         """Tables and artifacts are those of an undisturbed sweep, every record is there once, and little was done twice.
 
         Args:
             chunks_again: chunks that may have been written a second time; none as a rule, because chunks that exist are kept.
             steps_again: training steps that may have been repeated; as a rule those of one checkpoint interval.
+            made_again: stages whose artifact was damaged, and so had to be made a second time.
         """
         assert self.undisturbed is not None
         results = results_of(self.root)
@@ -230,7 +257,7 @@ class Chaos:
         self.story.identical = True
         _verify_records(self.root)
         done = Counter(event["task"] for event in self.events("done"))
-        assert set(done.values()) == {1}, done
+        assert {task.partition("/")[0] for task, times in done.items() if times > 1} == set(made_again), done
         assert queue.squeue(self.jobs()) == {}
         assert not list(self.root.glob("store/*/*/work"))
         again = {stage: len(made) - len(set(made)) for stage in ("generate", "answer") if (made := self.chunks(stage))}
@@ -239,6 +266,7 @@ class Chaos:
         self.story.repeated = f"{sum(again.values())} chunks, {repeated} steps"
         self.story.seconds = seconds
         if steps_again is None:
+            # One interval for each time that training was started again.
             steps_again = self._steps_in_an_interval() * len({note["process"] for note in self._training()})
         assert repeated <= steps_again, f"{repeated} steps were repeated\n{self.told()}"
 
@@ -268,11 +296,11 @@ class Chaos:
         return [note for note in self.notes("train") if note["rank"] == 0]
 
     def _steps_in_an_interval(self) -> int:
-        """The most steps that any process did within the seconds between two checkpoints, and one during which it is due."""
+        """The most steps that a process did within the seconds between two checkpoints, and one during which it is due."""
         most = 0
         notes = self._training()
         for first in notes:
-            within = [one for one in notes if one["process"] == first["process"] and 0 <= one["time"] - first["time"]]
+            within = [one for one in notes if one["process"] == first["process"] and one["time"] >= first["time"]]
             most = max(most, sum(one["time"] - first["time"] <= CHECKPOINT_S for one in within))
         return most + 2
 
@@ -298,9 +326,11 @@ def _verify_records(root: Path) -> None:
         assert [row["step"] for row in log] == list(range(1, len(log) + 1)), path
 
 
-def kill(pid: int) -> None:
+def kill(*pids: int) -> None:
     """kill -9."""
-    os.kill(pid, signal.SIGKILL)
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _name(pid: int) -> str:

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_the_controller_is_killed_while_a_job_runs_and_the_launcher_watches(chaos: Chaos, cluster: Cluster) -> None:
-    chaos.start(slow={"generate": 0.4, "train": 0.1})
+    chaos.start(slow={"generate": 0.4})
     chaos.until(lambda: len(chaos.chunks("generate")) >= 6)
     faults.stop_controller(cluster.directory, crash=True)
     chaos.until(lambda: len(chaos.chunks("generate")) >= 12)

@@ -21,7 +21,7 @@ def test_a_rank_is_killed_while_it_generates(chaos: Chaos) -> None:
 
 
 def test_a_rank_is_killed_while_it_trains(chaos: Chaos) -> None:
-    chaos.start(slow={"train": 0.1})
+    chaos.start(slow={"train": 0.3})
     chaos.until(lambda: chaos.checkpoint() > 0 and chaos.steps() >= chaos.checkpoint() + 5)
     kill(chaos.ranks("train")[1])
     chaos.finish()
@@ -43,7 +43,7 @@ def test_the_driver_is_killed_while_its_job_generates(chaos: Chaos) -> None:
 
 
 def test_the_driver_is_killed_while_its_job_trains(chaos: Chaos) -> None:
-    chaos.start(slow={"train": 0.1})
+    chaos.start(slow={"train": 0.3})
     chaos.until(lambda: chaos.checkpoint() > 0 and chaos.steps() >= chaos.checkpoint() + 5)
     kill(chaos.driver())
     chaos.finish()

@@ -19,9 +19,9 @@ def drain(nodes: list[str], state: str = "drain") -> None:
 
 
 def test_the_node_of_a_partner_dies_while_two_nodes_train(chaos: Chaos, cluster: Cluster) -> None:
-    chaos.start(slow={"train": 0.15}, stages=TWO_NODES)
+    chaos.start(slow={"train": 0.3}, stages=TWO_NODES)
     chaos.until(lambda: chaos.checkpoint() > 0 and chaos.steps() >= chaos.checkpoint() + 5)
-    (first, second) = queue.hostnames(chaos.events("begun")[-1]["nodes"])
+    _, second = queue.hostnames(chaos.events("begun")[-1]["nodes"])
     faults.kill_node(cluster.directory, second)
     chaos.finish()
 
@@ -48,7 +48,7 @@ def test_the_node_of_the_driver_dies_while_its_job_generates(chaos: Chaos, clust
 def test_a_node_that_dies_twice_is_left(chaos: Chaos, cluster: Cluster) -> None:
     bad, *others = cluster.nodes
     drain(others)
-    chaos.start(slow={"generate": 0.5, "train": 0.15}, slurm={"exclude": others[0]})
+    chaos.start(slow={"generate": 0.5, "train": 0.3}, slurm={"exclude": others[0]})
     chaos.until(lambda: len(chaos.chunks("generate")) >= 6)
     faults.kill_node(cluster.directory, bad)
     chaos.until(lambda: "down" in faults_of(cluster, bad))

@@ -28,7 +28,7 @@ def test_the_time_limit_is_hit_again_and_again_while_it_generates(chaos: Chaos) 
 
 @pytest.mark.chaos
 def test_the_time_limit_is_hit_again_and_again_while_it_trains(chaos: Chaos) -> None:
-    chaos.start(slow={"train": 1}, slurm=SHORT)
+    chaos.start(slow={"train": 1.5}, slurm=SHORT)
     chaos.finish()
 
     requeued = [event for event in chaos.events("requeued") if event["task"].startswith("train/")]
@@ -39,13 +39,13 @@ def test_the_time_limit_is_hit_again_and_again_while_it_trains(chaos: Chaos) -> 
 
 
 def test_the_job_makes_way_for_one_of_higher_priority_and_goes_on_after_it(chaos: Chaos) -> None:
-    chaos.start(slow={"train": 0.15})
+    chaos.start(slow={"train": 0.4})
     chaos.until(lambda: chaos.steps() >= 10)
     urgent = ["sbatch", "--parsable", "--partition=high", "--nodes=4", "--exclusive", "--output=/dev/null", "--wrap", "sleep 3"]
     subprocess.run(urgent, check=True, capture_output=True, text=True)
     chaos.finish()
 
-    assert [event["cause"] for event in chaos.events("requeued", "restarted")][0] == "preempted"
+    assert {event["cause"] for event in chaos.events("requeued", "restarted")} == {"preempted"}
     assert len(chaos.events("begun")) == 2
     assert len(chaos.events("submitted")) == 1
     chaos.verify(steps_again=0)

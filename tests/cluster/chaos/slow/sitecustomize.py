@@ -4,7 +4,7 @@ Python imports this at its start where the folder is on PYTHONPATH. EVA_HPC_TEST
 {"seconds": {"generate": 0.5, "train": 0.2}, "diary": "/tmp/x/diary"}: the seconds a stage pauses after each chunk or step.
 
 DIARY/PID.jsonl     {"stage": "train", "rank": 0, "what": "step", "value": 17, "time": 1790000000.0}
-                    {"stage": "generate", "rank": 1, "what": "5f0c…/chunk-000004-000008.jsonl", "value": 4, "time": 1790000000.0}
+                    {"stage": "score", "rank": 1, "what": "5f0c…/chunk-000004-000008.jsonl", "value": 4, "time": 1790000000.0}
 """
 
 import dataclasses
