@@ -166,7 +166,12 @@ def _check_what_is_ahead(sweep: Opened, orders: Orders, pending: list[Task], con
     cost = outlook.cost
     if sweep.site.executor == "slurm":
         unknown = f", not counting {', '.join(cost.unknown)}" if cost.unknown else ""
-        console.print(f"about {cost.planned:.3g} {cost.unit} to do{unknown}; {outlook.disk_line}")
+        about = (
+            f"about {cost.planned:.3g} {cost.unit} to do{unknown}"
+            if cost.planned
+            else "cost not known before some of it has run"
+        )
+        console.print(f"{about}; {outlook.disk_line}")
     for warning in outlook.warnings:
         console.print(f"[bold yellow]{escape(warning)}[/bold yellow]")
     return cost

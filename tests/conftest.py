@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -17,6 +18,11 @@ for name, value in {
     "OMP_NUM_THREADS": "1",
 }.items():
     os.environ.setdefault(name, value)
+
+
+def pytest_sessionfinish() -> None:
+    """Commands freeze what they have planned, for good; here the interpreter goes on, and some library looks for leaks."""
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict
 
 from eva_hpc.cluster import queue, recovery
+from eva_hpc.cluster.blame import bad_nodes, blame, blameworthy
 from eva_hpc.cluster.causes import Cause, cause_of_state
 from eva_hpc.cluster.execution import Attempt, conclude, lighten, mark_of_progress, prepare, spend
 from eva_hpc.cluster.failure import failure_of
@@ -111,8 +112,9 @@ class _Job:
             cause, blamed, evidence = self._what_ended(str(before[-1]["nodes"]))
             fields = {"cause": cause, "nodes": blamed, "evidence": evidence}
             self.ledger.record("restarted", job=self.id, restart=self.restart, **fields)
+            blame(self.submission.results, blamed, self.id, self.restart - 1)
         self.ledger.record("begun", job=self.id, name=self.name, nodes=nodes, restart=self.restart, token=self.submission.token)
-        bad = recovery.bad_nodes(self.ledger.events(), self.site.slurm.exclude_node_after)
+        bad = bad_nodes(self.submission.results, self.site.slurm.exclude_node_after)
         if bad and nodes and set(bad) & set(queue.hostnames(nodes)):
             evidence = f"failed {self.site.slurm.exclude_node_after} times or more: {', '.join(bad)}; this job has {nodes}"
             fields = {"decision": "exclude", "cause": Cause.NODE_FAILURE, "evidence": evidence, "change": {"exclude": bad}}
@@ -122,7 +124,7 @@ class _Job:
     def _what_ended(self, nodes: str) -> tuple[Cause, list[str], str]:
         """Cause of the end of the attempt before, the nodes to blame, and what tells so."""
         last = self.ledger.own()[-1]
-        if last["event"] in ("requeued", "retried"):
+        if last["event"] in ("requeued", "retried", "decision"):
             return Cause(last["cause"]), [], "the driver put the job back into the queue"
         down: list[str] = []
         try:
@@ -138,7 +140,7 @@ class _Job:
             cause = Cause.NODE_FAILURE
         else:
             cause, evidence = Cause.PREEMPTED, "Slurm told the driver to end, then started the job again"
-        return cause, (down or queue.hostnames(nodes)) if cause is Cause.NODE_FAILURE else [], evidence
+        return cause, blameworthy(queue.hostnames(nodes), down) if cause is Cause.NODE_FAILURE else [], evidence
 
     def _excluded(self) -> list[str]:
         """Nodes that the job avoids already, because the site says so: a new list takes the place of the old."""
@@ -171,7 +173,7 @@ class _Job:
         saved = {"progress": _progress(self.store.work(task.identity))}
         if at_limit:
             mark = mark_of_progress(self.store.work(task.identity))
-            if recovery.makes_no_progress(recovery.since_launch(self.ledger.events()), task.id, mark):
+            if recovery.makes_no_progress(recovery.since_launch(self.ledger.of_launchers()), task.id, mark):
                 limit = self.submission.time_minutes
                 self._fail(task, cause, f"{recovery.MOST_WITHOUT_PROGRESS} attempts in a row saved nothing new in {limit} min")
             saved["mark"] = mark
@@ -239,7 +241,7 @@ class _Job:
         cause = outcome.cause or Cause.CODE_OR_DATA
         if cause is Cause.NODE_FAILURE and self._slurm_ends_it():
             self._leave_if_told_to(task)
-        earlier = recovery.since_launch(self.ledger.events())
+        earlier = recovery.since_launch(self.ledger.of_launchers())
         change: dict[str, list[int]] = {}
         if cause is Cause.CUDA_OOM:
             change = lighten(attempt)

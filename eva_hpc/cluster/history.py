@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from eva_hpc.cluster.causes import Cause
 from eva_hpc.cluster.ledger import SubmittedJob, jobs_in
-from eva_hpc.cluster.recovery import bad_nodes
 
 Event = Mapping[str, Any]
 
@@ -90,7 +90,8 @@ def history_of(events: Sequence[Event]) -> History:
             suspicious.append(event)
         else:
             _of_the_launcher(history, kind, event)
-    history.bad_nodes += bad_nodes(suspicious, after=1)
+    failures = (event for event in suspicious if event["cause"] == Cause.NODE_FAILURE)
+    history.bad_nodes += sorted({node for event in failures for node in event["nodes"]})
     return history
 
 

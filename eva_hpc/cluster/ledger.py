@@ -13,7 +13,7 @@ import errno
 import os
 import platform
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -48,12 +48,13 @@ class Ledger:
         self._folder = results / "ledger"
         self._path = self._folder / f"{writer or f'launcher-{platform.node()}-{os.getpid()}'}.jsonl"
         self._lock = threading.Lock()
+        self._known: dict[str, tuple[int, list[dict[str, Any]]]] = {}
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def record(self, event: str, **fields: Any) -> None:
         """Append one event, with the time. Of a line that a full disk or a crash cut short only this one event is lost."""
         line = orjson.dumps(
-            {"time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"), "event": event, **fields},
+            {"time": datetime.now(timezone.utc).isoformat(timespec="microseconds"), "event": event, **fields},
             option=orjson.OPT_APPEND_NEWLINE,
         )
         with self._lock:
@@ -69,16 +70,44 @@ class Ledger:
 
     def events(self) -> list[dict[str, Any]]:
         """All events of all writers in the order of time; lines that were cut off are left out."""
-        events = [event for path in self._folder.glob("*.jsonl") for event in _read(path)]
-        return sorted(events, key=lambda event: str(event["time"]))
+        return self._of(lambda name: True)
+
+    def of_launchers(self) -> list[dict[str, Any]]:
+        """The events of all launchers and of this writer, in the order of time.
+
+        What a driver has to know, without a look at the files of thousands of other jobs.
+        """
+        return self._of(lambda name: name.startswith("launcher-") or name == self._path.name)
 
     def own(self) -> list[dict[str, Any]]:
         """The events of this writer, in the order written."""
-        return _read(self._path) if self._path.exists() else []
+        return self._of(lambda name: name == self._path.name)
+
+    def _of(self, wanted: Callable[[str], bool]) -> list[dict[str, Any]]:
+        with os.scandir(self._folder) as entries:
+            sizes = {
+                entry.name: entry.stat().st_size for entry in entries if entry.name.endswith(".jsonl") and wanted(entry.name)
+            }
+        events = [event for name, size in sizes.items() for event in self._read(name, size)]
+        return sorted(events, key=lambda event: str(event["time"]))
+
+    def _read(self, name: str, size: int) -> list[dict[str, Any]]:
+        """The events in a file, of which only what is new since the last look is read."""
+        offset, events = self._known.setdefault(name, (0, []))
+        if size > offset:
+            with open(self._folder / name, "rb") as file:
+                file.seek(offset)
+                new = file.read()
+            whole = new[: new.rfind(b"\n") + 1]
+            for line in whole.splitlines():
+                with suppress(orjson.JSONDecodeError):
+                    events.append(orjson.loads(line))
+            self._known[name] = (offset + len(whole), events)
+        return events
 
     def followers(self, token: str, name: str, canary: bool) -> list[str]:
         """Ids of the jobs that need what the job of this token and name makes; with `canary`, of those it goes ahead of too."""
-        events = self.events()
+        events = self.of_launchers()
         later = {event["token"]: event for event in events if event["event"] == "submitting"}
         while later and next(iter(later)) != token:
             del later[next(iter(later))]
@@ -94,22 +123,13 @@ class Ledger:
         return jobs_in(self.events())
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    events = []
-    for line in path.read_bytes().splitlines(keepends=True):
-        if line.endswith(b"\n"):
-            with suppress(orjson.JSONDecodeError):
-                events.append(orjson.loads(line))
-    return events
-
-
 def jobs_in(events: Iterable[Mapping[str, Any]]) -> dict[str, SubmittedJob]:
     """The jobs that the events of a ledger tell of; see :meth:`Ledger.jobs`."""
-    asked: dict[str, Mapping[str, Any]] = {}
+    events = list(events)
+    # First all that was asked: the answer may be another launcher's, whose clock is behind.
+    asked = {event["token"]: event for event in events if event["event"] == "submitting"}
     jobs: dict[str, SubmittedJob] = {}
     for event in events:
-        if event["event"] == "submitting":
-            asked[event["token"]] = event
         if event["event"] == "submitted" and event["token"] in asked:
             array = asked[event["token"]]
             for index, job in enumerate(array["jobs"]):

@@ -17,7 +17,6 @@ The budgets are those of one command: typing it again is the user's word that it
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -61,20 +60,6 @@ def makes_no_progress(events: Iterable[Event], task: str, mark: str) -> bool:
     marks = [event["mark"] for event in events if "mark" in event and task in (event.get("task"), *event.get("tasks", ()))]
     latest = [*marks, mark][-MOST_WITHOUT_PROGRESS:]
     return len(latest) == MOST_WITHOUT_PROGRESS and len(set(latest)) == 1
-
-
-def bad_nodes(events: Iterable[Event], after: int) -> list[str]:
-    """Nodes that failed at least `after` times, by what drivers saw after a restart and what accounting says of ended jobs."""
-    blamed: Counter[str] = Counter()
-    seen: set[tuple[str, int]] = set()
-    for event in events:
-        if event["event"] in ("restarted", "attempt") and event["cause"] == Cause.NODE_FAILURE:
-            # The attempt that a driver found to have ended is number restart - 1; accounting tells of it again.
-            number = event["restart"] - 1 if event["event"] == "restarted" else event["attempt"]
-            if (event["job"], number) not in seen:
-                seen.add((event["job"], number))
-                blamed.update(event["nodes"])
-    return sorted(node for node, failures in blamed.items() if failures >= after)
 
 
 def resubmit(cause: Cause, events: Sequence[Event], task: str, retries: int) -> bool:

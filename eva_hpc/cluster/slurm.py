@@ -7,13 +7,14 @@ What is decided about a job that has ended is in recovery.py; here it is carried
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 from eva_hpc.cluster import queue, recovery
+from eva_hpc.cluster.blame import bad_nodes, blame, blameworthy
 from eva_hpc.cluster.board import Board, State
 from eva_hpc.cluster.causes import Cause, cause_of_state
 from eva_hpc.cluster.execution import log_path, mark_of_progress
@@ -58,6 +59,7 @@ class SlurmSweep:
         self.waiting = {task.id: task for task in pending}
         self.events: list[dict[str, Any]] = []
         self.jobs: dict[str, SubmittedJob] = {}
+        self.told: dict[str, list[dict[str, Any]]] = {}
         self.active: dict[str, queue.QueueEntry] = {}
         self.lost: dict[str, dict[str, Any]] = {}
         self.held: dict[str, None] = {}
@@ -171,6 +173,10 @@ class SlurmSweep:
         """Events, the jobs they tell of, and the arrays of which it is not known whether Slurm took them."""
         self.events = self.ledger.events()
         self.jobs = jobs_in(self.events)
+        self.told = defaultdict(list)
+        for event in self.events:
+            if "job" in event and event["event"] not in ("submitted", "attempt", "decision"):
+                self.told[event["job"]].append(event)
         answered = {event["token"] for event in self.events if event["event"] in ("submitted", "refused")}
         asked = [event for event in self.events if event["event"] == "submitting" and event["token"] not in answered]
         self.lost = {event["job_name"]: event for event in asked}
@@ -226,7 +232,7 @@ class SlurmSweep:
                 self._decide(job, undone, attempts.get(job.id, []))
 
     def _decide(self, job: SubmittedJob, undone: list[Task], attempts: Sequence[queue.Attempt]) -> None:
-        own = [event for event in self.events if event.get("job") == job.id]
+        own = self.told[job.id]
         failures = [event for event in own if event["event"] == "failed" and event["task"] in self.waiting]
         first = undone[0]
         if failures:
@@ -306,7 +312,7 @@ class SlurmSweep:
 
     def _record_attempts(self, job: SubmittedJob, rows: Sequence[queue.Attempt]) -> None:
         """One line for each attempt of a job, by accounting or, without it, by what its drivers wrote."""
-        own = [event for event in self.events if event.get("job") == job.id]
+        own = self.told[job.id]
         begun = [index for index, event in enumerate(own) if event["event"] == "begun"]
         gpus = int(job.shape["nodes"]) * int(job.shape["gpus_per_node"])
         for number in range(max(len(rows), len(begun))):
@@ -324,6 +330,10 @@ class SlurmSweep:
             else:
                 spent, held, source, state = _seconds(told), gpus, "ledger", "UNKNOWN"
                 nodes, code = str(told[0]["nodes"]), None
+            names = _hostnames(nodes)
+            if cause is Cause.NODE_FAILURE:
+                down = queue.down_nodes(nodes) if len(names) > 1 else []
+                blame(self.results, blameworthy(names, down), job.id, number)
             self.ledger.record(
                 "attempt",
                 job=job.id,
@@ -331,7 +341,7 @@ class SlurmSweep:
                 attempt=number,
                 state=state,
                 exit=code,
-                nodes=_hostnames(nodes),
+                nodes=names,
                 elapsed_s=spent,
                 gpus=held,
                 gpu_seconds=spent * held,
@@ -372,7 +382,7 @@ class SlurmSweep:
         jobs = make_jobs(self.plan, due, self.site)
         proven = {event["task"].partition("/")[0] for event in self.events if event["event"] == "done"} if self.canary else None
         arrays = make_arrays(self.plan, jobs, self.site, max(1, queue.max_array_size()), proven, self._memory_gb)
-        exclude = recovery.bad_nodes(self.events, self.site.slurm.exclude_node_after)
+        exclude = bad_nodes(self.results, self.site.slurm.exclude_node_after)
         tokens: dict[str, str] = {}
         try:
             for array in arrays:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +46,12 @@ def told_plainly() -> Iterator[None]:
         raise typer.Exit(USERS_MISTAKE) from None
     except QueueError as error:
         stderr.print(f"Slurm does not answer: {error}", markup=False)
+        raise typer.Exit(WORK_FAILED) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        place = f": {error.filename}" if error.filename else ""
+        stderr.print(f"{error.strerror}{place}. Make room: the same command goes on from here.", markup=False)
         raise typer.Exit(WORK_FAILED) from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None

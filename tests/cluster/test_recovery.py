@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from eva_hpc.cluster import recovery
+from eva_hpc.cluster.blame import bad_nodes, blame, blameworthy
 from eva_hpc.cluster.causes import Cause
 
 TASK = "train/5f0c"
@@ -65,13 +67,15 @@ def test_two_attempts_at_the_limit_with_nothing_new_saved_are_no_progress() -> N
     assert not recovery.makes_no_progress([{**requeued("b"), "task": "train/other"}], TASK, "b")
 
 
-def test_a_node_is_bad_after_so_many_failures_each_counted_once() -> None:
-    def restarted(job: str, restart: int, *nodes: str) -> dict[str, Any]:
-        return {"event": "restarted", "job": job, "restart": restart, "cause": "node_failure", "nodes": list(nodes)}
+def test_a_node_is_bad_after_so_many_failures_whoever_tells_of_them(tmp_path: Path) -> None:
+    blame(tmp_path, ["node1"], "7_1", 0)
+    blame(tmp_path, ["node1"], "7_1", 0)
+    assert bad_nodes(tmp_path, after=2) == []
+    blame(tmp_path, ["node1", "node2"], "7_1", 1)
+    assert bad_nodes(tmp_path, after=2) == ["node1"]
 
-    seen_by_driver = restarted("1", 1, "node1")
-    told_by_accounting = {"event": "attempt", "job": "1", "attempt": 0, "cause": "node_failure", "nodes": ["node1"]}
-    assert recovery.bad_nodes([seen_by_driver, told_by_accounting], after=2) == []
-    assert recovery.bad_nodes([seen_by_driver, restarted("1", 2, "node1", "node2")], after=2) == ["node1"]
-    preempted = {**restarted("2", 1, "node3"), "cause": "preempted"}
-    assert recovery.bad_nodes([preempted, preempted], after=1) == []
+
+def test_of_several_nodes_only_those_that_are_down_are_blamed() -> None:
+    assert blameworthy(["node1"], []) == ["node1"]
+    assert blameworthy(["node1", "node2"], ["node2"]) == ["node2"]
+    assert blameworthy(["node1", "node2"], []) == []

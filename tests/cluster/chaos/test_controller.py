@@ -11,10 +11,11 @@ pytestmark = pytest.mark.slow
 
 
 def test_the_controller_is_killed_while_a_job_runs_and_the_launcher_watches(chaos: Chaos, cluster: Cluster) -> None:
-    chaos.start(slow={"generate": 0.4})
-    chaos.until(lambda: len(chaos.chunks("generate")) >= 6)
+    # A step that is to start before the controller knows its nodes again would be told to ask later by Slurm itself.
+    chaos.start(slow={"generate": 1.5})
+    chaos.until(lambda: len(chaos.chunks("generate")) >= 4)
     faults.stop_controller(cluster.directory, crash=True)
-    chaos.until(lambda: len(chaos.chunks("generate")) >= 12)
+    chaos.until(lambda: len(chaos.chunks("generate")) >= 8)
     faults.start_controller(cluster.directory)
     chaos.finish()
 
@@ -39,8 +40,8 @@ def test_the_controller_is_away_when_a_stage_is_to_start(chaos: Chaos, cluster: 
 
 @pytest.mark.chaos
 def test_the_controller_is_away_for_a_while_and_the_command_is_typed_meanwhile(chaos: Chaos, cluster: Cluster) -> None:
-    chaos.start(slow={"generate": 0.4})
-    chaos.until(lambda: len(chaos.chunks("generate")) >= 6)
+    chaos.start(slow={"generate": 1.5})
+    chaos.until(lambda: len(chaos.chunks("generate")) >= 4)
     chaos.kill_launcher()
     faults.stop_controller(cluster.directory, crash=True)
     chaos.again()
@@ -54,7 +55,7 @@ def test_the_controller_is_away_for_a_while_and_the_command_is_typed_meanwhile(c
 
 @pytest.mark.chaos
 def test_the_controller_forgets_a_job_that_it_took(chaos: Chaos, cluster: Cluster) -> None:
-    chaos.start(slow={"generate": 0.4})
+    chaos.start(slow={"generate": 1.5})
     chaos.until(lambda: bool(chaos.events("submitted")))
     faults.stop_controller(cluster.directory, crash=True)
     faults.start_controller(cluster.directory)
