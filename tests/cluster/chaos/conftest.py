@@ -66,7 +66,7 @@ def cluster(_fragile: Cluster) -> Iterator[Cluster]:
 @pytest.fixture
 def chaos(undisturbed: Undisturbed, cluster: Cluster, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Chaos]:
     """A sweep to disturb."""
-    story = Story(request.node.name.removeprefix("test_").replace("_", " "))
+    story = Story(request.node.name.removeprefix("test_").replace("[", ": ").removesuffix("]").replace("_", " "))
     one = Chaos(tmp_path, cluster.directory, undisturbed, story)
     yield one
     if one.process is not None and one.process.poll() is None:

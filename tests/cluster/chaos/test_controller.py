@@ -23,6 +23,7 @@ def test_the_controller_is_killed_while_a_job_runs_and_the_launcher_watches(chao
     chaos.verify()
 
 
+@pytest.mark.chaos
 def test_the_controller_is_away_when_a_stage_is_to_start(chaos: Chaos, cluster: Cluster) -> None:
     chaos.start(slow={"generate": 0.3})
     chaos.until(lambda: len(chaos.chunks("generate")) >= 10)

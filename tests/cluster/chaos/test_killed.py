@@ -9,6 +9,7 @@ from tests.cluster.chaos.disturb import Chaos, kill
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.chaos
 def test_a_rank_is_killed_while_it_generates(chaos: Chaos) -> None:
     chaos.start(slow={"generate": 0.4})
     chaos.until(lambda: len(chaos.chunks("generate")) >= 6)
@@ -42,6 +43,7 @@ def test_the_driver_is_killed_while_its_job_generates(chaos: Chaos) -> None:
     chaos.verify()
 
 
+@pytest.mark.chaos
 def test_the_driver_is_killed_while_its_job_trains(chaos: Chaos) -> None:
     chaos.start(slow={"train": 0.3})
     chaos.until(lambda: chaos.checkpoint() > 0 and chaos.steps() >= chaos.checkpoint() + 5)

@@ -27,6 +27,7 @@ def sbatch_that(folder: Path, script: str) -> dict[str, str]:
     return {"PATH": f"{folder}:{os.environ['PATH']}"}
 
 
+@pytest.mark.chaos
 def test_the_command_is_typed_twice_at_once(chaos: Chaos) -> None:
     chaos.write_site(slow={"generate": 0.3})
     first = chaos.again()
@@ -41,6 +42,7 @@ def test_the_command_is_typed_twice_at_once(chaos: Chaos) -> None:
     chaos.verify()
 
 
+@pytest.mark.chaos
 def test_two_drivers_do_the_same_tasks_at_once(chaos: Chaos) -> None:
     """As after a controller that took an array twice."""
     chaos.start(slow={"generate": 0.3})
@@ -58,8 +60,14 @@ def test_two_drivers_do_the_same_tasks_at_once(chaos: Chaos) -> None:
 
 
 @pytest.mark.chaos
-@pytest.mark.parametrize("owner", ["slurm 4242", f"process 1 (1) on {platform.node()}"])
-def test_a_claim_was_left_behind_by_one_that_died(chaos: Chaos, owner: str) -> None:
+@pytest.mark.parametrize(
+    "owner",
+    [
+        pytest.param("slurm 4242", id="a job"),
+        pytest.param(f"process 1 (1) on {platform.node()}", id="a process"),
+    ],
+)
+def test_a_claim_was_left_behind_by(chaos: Chaos, owner: str) -> None:
     chaos.start(slow={"generate": 0.3})
     chaos.until(lambda: len(chaos.chunks("generate")) >= 4)
     chaos.kill_launcher()
@@ -77,7 +85,7 @@ MOMENTS = ["launched", "submitting", "submitted", "begun", "started", "done"]
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_the_launcher_is_killed_after(chaos: Chaos, moment: str) -> None:
+def test_the_launcher_is_killed_right_after_the_event(chaos: Chaos, moment: str) -> None:
     chaos.start(slow={"generate": 0.2})
     chaos.until(lambda: bool(chaos.events(moment)))
     chaos.kill_launcher()
