@@ -22,7 +22,7 @@ test: $(VENV)/installed-for-tests lint
 	$(VENV)/bin/python -m pytest $(ARGS)
 
 chaos: $(VENV)/installed-for-tests
-	$(VENV)/bin/python -m pytest tests/cluster/chaos --chaos $(ARGS)
+	$(VENV)/bin/python -m pytest tests/cluster/chaos --chaos --chaos-report docs/chaos.md $(ARGS)
 
 lint: $(VENV)/installed-for-tests
 	$(VENV)/bin/ruff check .

@@ -46,7 +46,10 @@ class Cause(str, Enum):
 _CUDA_OOM = re.compile(
     r"OutOfMemoryError|CUDA out of memory|CUBLAS_STATUS_ALLOC_FAILED|No available memory for the cache blocks"
 )
-_HOST_OOM = re.compile(r"MemoryError|DefaultCPUAllocator|Cannot allocate memory|oom[-_ ]kill|Out Of Memory", re.IGNORECASE)
+_HOST_OOM = re.compile(
+    r"MemoryError|DefaultCPUAllocator|Cannot allocate memory|oom[-_ ]kill|Out Of Memory|exceeded (job |step )?memory limit",
+    re.IGNORECASE,
+)
 _DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded|\[Errno (28|122)\]")
 _PEER_LOST = re.compile(
     r"Connection (closed by peer|reset by peer|refused)|Broken pipe|NCCL|ncclRemoteError|Timed out waiting .* for (recv|send)"
@@ -74,8 +77,12 @@ def cause_of_exception(kind: str, text: str) -> Cause:
     return Cause.CODE_OR_DATA
 
 
-def cause_of_log(code: int, said: str) -> Cause:
-    """The cause behind processes that ended with `code` and left no exception, from what srun and they said."""
+def cause_of_log(code: int, said: str) -> tuple[Cause, str]:
+    """The cause behind processes that ended with `code` and left no exception, and the line of their log that tells it.
+
+    Partners that srun ended after the one to blame may be named before it: the line is the first that is about the cause.
+    """
+    lines = said.splitlines()
     for pattern, cause in (
         (_NODE_FAILURE, Cause.NODE_FAILURE),
         (_LAUNCH_FAILURE, Cause.LAUNCH_FAILURE),
@@ -84,9 +91,10 @@ def cause_of_log(code: int, said: str) -> Cause:
         (_DISK_FULL, Cause.DISK_FULL),
         (_KILLED, Cause.KILLED),
     ):
-        if pattern.search(said):
-            return cause
-    return Cause.KILLED if code < 0 or code > 128 else Cause.CODE_OR_DATA
+        for line in lines:
+            if pattern.search(line):
+                return cause, line.strip()
+    return Cause.KILLED if code < 0 or code > 128 else Cause.CODE_OR_DATA, f"its processes ended with code {code}"
 
 
 def cause_of_state(attempt: Attempt) -> Cause:

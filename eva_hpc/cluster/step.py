@@ -90,14 +90,11 @@ class Step:
             return Outcome(
                 code, Cause.HUNG, f"no sign of life in {minutes:g} minutes: no log line, progress, chunk or checkpoint"
             )
-        by_log = cause_of_log(code, said)
+        by_log, line = cause_of_log(code, said)
         failure = first_failure(self.attempt.work)
         # A rank that Slurm or the kernel killed leaves no word; its partners then complain of lost connections.
         if failure is None or (failure.cause is Cause.PEER_LOST and by_log is not Cause.CODE_OR_DATA):
-            lines = [line.strip() for line in said.splitlines() if "srun: error" in line or "slurmstepd: error" in line]
-            # Partners that srun ended after the one to blame may be named before it.
-            lines.sort(key=lambda line: cause_of_log(1, line) is not by_log)
-            return Outcome(code, by_log, lines[0] if lines else f"its processes ended with code {code}")
+            return Outcome(code, by_log, line)
         return Outcome(code, failure.cause, failure.reason)
 
     def _wait(self, command: list[str], environment: dict[str, str]) -> int:

@@ -35,6 +35,12 @@ def test_an_exception_tells_its_cause(kind: str, text: str, cause: Cause) -> Non
         (143, "srun: error: node2: task 1: Killed", Cause.KILLED),
         (143, "srun: error: node2: task 1: Segmentation fault", Cause.KILLED),
         (1, "srun: error: node1: task 0: Out Of Memory\nslurmstepd: error: Detected 1 oom-kill event(s)", Cause.HOST_OOM),
+        (
+            137,
+            "slurmstepd-node1: error: StepId=1.0 exceeded memory limit (718819328 > 419430400), being killed\n"
+            "srun: error: node1: task 0: Killed",
+            Cause.HOST_OOM,
+        ),
         (143, "srun: error: Node failure on node4", Cause.NODE_FAILURE),
         (
             1,
@@ -48,7 +54,12 @@ def test_an_exception_tells_its_cause(kind: str, text: str, cause: Cause) -> Non
     ],
 )
 def test_without_an_exception_the_log_and_the_code_tell(code: int, said: str, cause: Cause) -> None:
-    assert cause_of_log(code, said) is cause
+    assert cause_of_log(code, said)[0] is cause
+
+
+def test_the_line_that_tells_the_cause_is_kept_whoever_was_named_before() -> None:
+    said = "srun: error: node1: task 0: Exited with exit code 75\nsrun: error: node2: task 1: Killed\n"
+    assert cause_of_log(143, said) == (Cause.KILLED, "srun: error: node2: task 1: Killed")
 
 
 @pytest.mark.parametrize(

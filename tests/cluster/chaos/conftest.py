@@ -1,7 +1,8 @@
-"""The cluster to disturb, a sweep that nobody disturbed, and the report of all cases. `--chaos` runs them all."""
+"""The cluster to disturb, a sweep that nobody disturbed, and the report of all cases: `make chaos`."""
 
 from __future__ import annotations
 
+import getpass
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,8 @@ STORIES = pytest.StashKey[list[Story]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--chaos", action="store_true", help="run every case of tests/cluster/chaos and write docs/chaos.md")
+    parser.addoption("--chaos", action="store_true", help="run every case of tests/cluster/chaos, not only the few")
+    parser.addoption("--chaos-report", metavar="FILE", help="write what became of each case to a file")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -30,9 +32,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    stories = session.config.stash.get(STORIES, [])
-    if stories and session.config.getoption("--chaos", default=False):
-        report.write(stories, session.config.rootpath / "docs" / "chaos.md")
+    if path := session.config.getoption("--chaos-report", default=None):
+        report.write(session.config.stash.get(STORIES, []), Path(path))
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +60,7 @@ def cluster(_fragile: Cluster) -> Iterator[Cluster]:
         faults.start_controller(_fragile.directory)
         for node in _fragile.nodes:
             faults.start_node(_fragile.directory, node, timeout_s=60)
-        subprocess.run(["scancel", "--full", "--user=root"], check=False, capture_output=True)
+        subprocess.run(["scancel", "--full", f"--user={getpass.getuser()}"], check=False, capture_output=True)
         assert wait_until(lambda: set(status(_fragile.directory).nodes.values()) == {"idle"}, timeout_s=120, interval_s=0.2)
 
 

@@ -271,12 +271,14 @@ class Chaos:
         assert repeated <= steps_again, f"{repeated} steps were repeated\n{self.told()}"
 
     def tell(self) -> None:
-        """Fill in the story from the ledger."""
-        for event in self.events():
-            if event["event"] in ("retried", "requeued", "restarted", "failed", "decision"):
-                what = event["decision"] if event["event"] == "decision" else event["event"]
-                self.story.words.append(f"{event['cause']}: {what}")
-        self.story.attempts = len(self.events("begun"))
+        """Fill in the story from the ledger, as long as it is there."""
+        if events := self.events():
+            self.story.attempts = len(self.events("begun"))
+            self.story.words = [
+                f"{event['cause']}: {event.get('decision', event['event'])}"
+                for event in events
+                if event["event"] in ("retried", "requeued", "restarted", "failed", "decision")
+            ]
 
     def repeated(self) -> tuple[int, float]:
         """Training steps that were done again, and the seconds that they had taken before."""

@@ -25,6 +25,12 @@ def host_oom(context):
     raise MemoryError("Cannot allocate memory")
 
 
+def hungry(context):
+    """Holds so many MB more than the stage itself, long enough to be noticed."""
+    globals()["eaten"] = bytearray(FAULT["mb"] * 2**20)
+    time.sleep(3)
+
+
 def killed(context):
     os.kill(os.getpid(), 9)
 
