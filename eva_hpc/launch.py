@@ -192,8 +192,8 @@ def _record_launch(sweep: Opened, cost: Estimate, snapshot: Snapshot | None) -> 
 
 def _without_values_of_variables(word: str) -> str:
     """A word of the command line for the record: what it sets in the environment of jobs may be secret."""
-    key, sign, _ = word.partition("=")
-    return f"{key}=…" if sign and key.startswith("site.environment") else word
+    key = word.rpartition("=")[0]
+    return f"{key}=…" if "site.environment" in key else word
 
 
 def _board(plan: Plan, inventory: Inventory, pending: list[Task]) -> Board:
@@ -231,9 +231,9 @@ def _run_on_slurm(
 ) -> bool:
     """Submit and, if asked to, watch; returns whether all jobs have ended."""
     from eva_hpc.cluster.slurm import SlurmSweep
-    from eva_hpc.cluster.submission import Surroundings, without_own_job
+    from eva_hpc.cluster.submission import Surroundings, without_others_words
 
-    without_own_job()
+    without_others_words(sweep.site)
     setup = setup_lines(snapshot) if snapshot else []
     around = Surroundings(sweep.plan, sweep.site, sweep.store.root, sweep.results, setup)
     slurm = SlurmSweep(board, around, pending, orders.canary)

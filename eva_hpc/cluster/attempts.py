@@ -50,7 +50,7 @@ class Attempt:
             last = _seconds(event)
             if event["event"] == "started":
                 open_task, open_since = event["task"], last
-            elif event["event"] in _OUTCOMES and event["task"] == open_task:
+            elif open_task and event["event"] in _OUTCOMES and event.get("task", open_task) == open_task:
                 steps.append((open_task, _OUTCOMES[event["event"]], last - open_since))
                 open_task = ""
         used = sum(seconds for _, _, seconds in steps)

@@ -13,7 +13,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import orjson
 from pydantic import BaseModel, ConfigDict
@@ -25,7 +25,7 @@ from eva_hpc.cluster.execution import Attempt, conclude, lighten, mark_of_progre
 from eva_hpc.cluster.failure import failure_of
 from eva_hpc.cluster.ledger import Ledger
 from eva_hpc.cluster.node_local import remove_caches
-from eva_hpc.cluster.owners import is_alive
+from eva_hpc.cluster.owners import is_alive, this_job
 from eva_hpc.cluster.step import Outcome, Step
 from eva_hpc.config.site import Site
 from eva_hpc.plan.plan import Task
@@ -85,6 +85,7 @@ class _Job:
         self.ended = threading.Event()
         signal.signal(signal.SIGUSR2, self._on_time_is_up)
         signal.signal(signal.SIGTERM, lambda *_: self.ended.set())
+        threading.Thread(target=self._note_the_end, daemon=True).start()
 
     def _on_time_is_up(self, *_: object) -> None:
         self.told_to_save = self.told_to_save or time.monotonic()
@@ -110,20 +111,21 @@ class _Job:
         before = [event for event in self.ledger.own() if event["event"] == "begun"] if self.restart else []
         if before:
             cause, blamed, evidence = self._what_ended(str(before[-1]["nodes"]))
-            fields = {"cause": cause, "nodes": blamed, "evidence": evidence}
-            self.ledger.record("restarted", job=self.id, restart=self.restart, **fields)
+            self.ledger.record("restarted", job=self.id, restart=self.restart, cause=cause, nodes=blamed, evidence=evidence)
             blame(self.submission.results, blamed, self.id, self.restart - 1)
         self.ledger.record("begun", job=self.id, name=self.name, nodes=nodes, restart=self.restart, token=self.submission.token)
         bad = bad_nodes(self.submission.results, self.site.slurm.exclude_node_after)
         if bad and nodes and set(bad) & set(queue.hostnames(nodes)):
             evidence = f"failed {self.site.slurm.exclude_node_after} times or more: {', '.join(bad)}; this job has {nodes}"
-            fields = {"decision": "exclude", "cause": Cause.NODE_FAILURE, "evidence": evidence, "change": {"exclude": bad}}
-            self.ledger.record("decision", job=self.id, tasks=[], **fields)
-            self._requeue_with(ExcNodeList=",".join([*self._excluded(), *bad]))
+            fields: dict[str, Any] = {"cause": Cause.NODE_FAILURE, "evidence": evidence, "change": {"exclude": bad}}
+            self.ledger.record("decision", job=self.id, tasks=[], decision="exclude", **fields)
+            self._requeue(ExcNodeList=",".join([*self._excluded(), *bad]))
 
     def _what_ended(self, nodes: str) -> tuple[Cause, list[str], str]:
         """Cause of the end of the attempt before, the nodes to blame, and what tells so."""
-        last = self.ledger.own()[-1]
+        # An order to end comes after each of these: Slurm carries them out.
+        last = next(event for event in reversed(self.ledger.own()) if event["event"] != "ended")
+        told = self.ledger.own()[-1]["event"] == "ended"
         if last["event"] in ("requeued", "retried", "decision"):
             return Cause(last["cause"]), [], "the driver put the job back into the queue"
         down: list[str] = []
@@ -135,12 +137,14 @@ class _Job:
             states = []
         if states:
             cause, evidence = cause_of_state(states[-1]), f"accounting says {states[-1].state}"
-        elif down or last["event"] != "ended":
+        elif down or not told:
             evidence = f"{', '.join(down)} down" if down else "Slurm started the job again, and its driver was not told to end"
             cause = Cause.NODE_FAILURE
         else:
             cause, evidence = Cause.PREEMPTED, "Slurm told the driver to end, then started the job again"
-        return cause, blameworthy(queue.hostnames(nodes), down) if cause is Cause.NODE_FAILURE else [], evidence
+        # Without accounting it may have been something else that ended it: only a node that is down is to blame.
+        blamed = (blameworthy(queue.hostnames(nodes), down) if states else down) if cause is Cause.NODE_FAILURE else []
+        return cause, blamed, evidence
 
     def _excluded(self) -> list[str]:
         """Nodes that the job avoids already, because the site says so: a new list takes the place of the old."""
@@ -150,27 +154,40 @@ class _Job:
             return []
         return [] if nodes == "(null)" else [nodes]
 
-    def _requeue_with(self, **changes: str) -> NoReturn:
-        """Put the job back into the queue and change what it asks for; Slurm ends this process."""
-        queue.requeue(self.id)
-        try:
-            queue.update(self.id, **changes)
-        except queue.QueueError as error:
-            print(f"the job goes back into the queue unchanged: {error}", file=sys.stderr, flush=True)
+    def _note_the_end(self) -> None:
+        """Write down that Slurm ends the job, whatever the driver is busy with: it has seconds left."""
+        self.ended.wait()
+        self.ledger.record("ended", job=self.id)
+
+    def _requeue(self, **changes: str) -> NoReturn:
+        """Put the job back into the queue and change what it asks for; Slurm ends this process.
+
+        Where Slurm refuses, it ends the job all the same when its time is up, and the launcher submits it again.
+        """
+        while not self.ended.is_set():
+            try:
+                queue.requeue(self.id)
+                if changes:
+                    queue.update(self.id, changes)
+                break
+            except queue.ControllerAway:
+                time.sleep(_LOOK_AGAIN_S)
+            except queue.QueueError as error:
+                print(f"not requeued, or unchanged: {error}", file=sys.stderr, flush=True)
+                break
         self._await_the_end()
 
     def _leave_if_told_to(self, task: Task) -> None:
         if self.time_is_up.is_set():
             self._save_and_requeue(task)
         if self.ended.is_set():
-            self.ledger.record("ended", task=task.id, job=self.id)
             self._await_the_end()
 
     def _save_and_requeue(self, task: Task) -> NoReturn:
         """Go back into the queue, unless the stage never gets further than this within its time."""
         at_limit = self.told_to_save - self.began > 60 * self.submission.time_minutes - self.site.slurm.signal_delay_s - 120
         cause = Cause.TIMEOUT if at_limit else Cause.PREEMPTED
-        saved = {"progress": _progress(self.store.work(task.identity))}
+        saved: dict[str, Any] = {"progress": _progress(self.store.work(task.identity))}
         if at_limit:
             mark = mark_of_progress(self.store.work(task.identity))
             if recovery.makes_no_progress(recovery.since_launch(self.ledger.of_launchers()), task.id, mark):
@@ -178,8 +195,7 @@ class _Job:
                 self._fail(task, cause, f"{recovery.MOST_WITHOUT_PROGRESS} attempts in a row saved nothing new in {limit} min")
             saved["mark"] = mark
         self.ledger.record("requeued", task=task.id, job=self.id, cause=cause, **saved)
-        queue.requeue(self.id)
-        self._await_the_end()
+        self._requeue()
 
     def _await_the_end(self) -> NoReturn:
         """Stay until Slurm kills this process: leaving early would make a failure of what is none."""
@@ -190,7 +206,7 @@ class _Job:
 
     def _is_ours_to_do(self, task: Task) -> bool:
         """False once the artifact is committed, True once this job has claimed it; until then another job is at it."""
-        owner = f"slurm {self.id}"
+        owner = this_job(self.id)
         asked = -_ASK_SLURM_AGAIN_S
         while self.store.find(task.identity) is None:
             self._leave_if_told_to(task)
@@ -198,12 +214,13 @@ class _Job:
             # Files are looked at often; Slurm, which many waiting jobs would ask, seldom.
             if holder is not None and time.monotonic() - asked > _ASK_SLURM_AGAIN_S:
                 asked = time.monotonic()
-                if not is_alive(holder):
+                if not is_alive(holder, at_work=True):
                     holder = self.store.take_over(task.identity, holder, owner)
             if holder is None:
                 # It may have been committed between the look and the claim.
                 return self.store.find(task.identity) is None
             time.sleep(_LOOK_AGAIN_S)
+        self.store.tidy(task.identity)
         return False
 
     def _run(self, task: Task) -> None:
@@ -213,6 +230,7 @@ class _Job:
             self.ledger.record("started", task=task.id, job=self.id, name=self.name, nodes=nodes, restart=self.restart)
             began = time.monotonic()
             attempt = prepare(task, self.site, self.store, self.submission.results)
+            self._leave_if_told_to(task)
             outcome = Step(attempt, self.site, self._stopping, self._give_up).run()
             seconds = time.monotonic() - began
             if outcome.code == 0:
@@ -256,7 +274,7 @@ class _Job:
             change = {"mem_mb": [memory, 2 * memory]}
         self.ledger.record("retried", task=task.id, job=self.id, cause=cause, evidence=outcome.reason, change=change)
         if "mem_mb" in change:
-            self._requeue_with(MinMemoryNode=str(change["mem_mb"][1]))
+            self._requeue(MinMemoryNode=str(change["mem_mb"][1]))
         while cause is Cause.LAUNCH_FAILURE and not queue.available():
             self._leave_if_told_to(task)
             time.sleep(_LOOK_AGAIN_S)
@@ -279,21 +297,7 @@ class _Job:
         remove_caches(os.environ["SLURM_JOB_ID"])
         self.ledger.record("failed", task=task.id, job=self.id, cause=cause, reason=reason)
         print(f"{task.id} failed: {reason}", file=sys.stderr, flush=True)
-        if cause is not Cause.MISSING_INPUT:
-            self._hold_followers(task, cause, reason)
         raise SystemExit(1)
-
-    def _hold_followers(self, task: Task, cause: Cause, reason: str) -> None:
-        """Keep back the jobs that need this one, and those that would fail in the same way."""
-        followers = self.ledger.followers(self.submission.token, self.name, canary=cause.is_users)
-        try:
-            queue.hold(followers)
-        except queue.QueueError as error:
-            print(f"jobs {', '.join(followers)} could not be held: {error}", file=sys.stderr, flush=True)
-            return
-        if followers:
-            fields = {"decision": "hold", "cause": Cause.HELD, "evidence": reason, "change": {"held": followers}}
-            self.ledger.record("decision", job=self.id, tasks=[task.id], **fields)
 
 
 def _progress(work: Path) -> list[int] | None:

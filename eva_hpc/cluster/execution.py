@@ -26,7 +26,7 @@ from eva_hpc.plan.jobs import pending_tasks, task_resources
 from eva_hpc.plan.plan import Plan, Task
 from eva_hpc.stages.contract import Context, Counts, StageSpec
 from eva_hpc.stages.registry import STAGES
-from eva_hpc.store.artifacts import MANIFEST, Artifact, CorruptArtifact, Store, write_atomically
+from eva_hpc.store.artifacts import MANIFEST, WORK, Artifact, CorruptArtifact, Store, write_atomically
 from eva_hpc.store.inventory import Inventory
 from eva_hpc.store.keys import digest
 
@@ -103,13 +103,21 @@ def prepare(task: Task, site: Site, store: Store, results: Path) -> Attempt:
         try:
             _verify(artifact)
         except CorruptArtifact as error:
-            kept = store.set_aside(artifact)
-            raise MissingInput(f"{error}; the artifact was moved to {kept.name}, the same command makes it again") from None
+            try:
+                kept = store.set_aside(artifact).name
+            except FileNotFoundError:  # another reader was faster
+                kept = "a folder beside it"
+            raise MissingInput(f"{error}; the artifact was moved to {kept}, the same command makes it again") from None
+        except FileNotFoundError as error:
+            raise MissingInput(f"{error.filename} is gone: another job moved it away, because it was corrupt") from None
         inputs[role] = artifact.folder.absolute()
     folder = store.folder(task.identity)
+    work = folder / WORK
     if (folder / MANIFEST).exists():
-        store.set_aside(Artifact(folder, {}))
-    work = folder / "work"
+        aside = store.set_aside(Artifact(folder, {}))
+        if (aside / WORK).exists():  # the claim of whoever makes it again is in it
+            folder.mkdir()
+            (aside / WORK).rename(work)
     work.mkdir(parents=True, exist_ok=True)
     forget_failures(work)
     for stale in work.glob("progress-*.json"):
@@ -147,7 +155,9 @@ def _spent(work: Path) -> float:
 
 def mark_of_progress(work: Path) -> str:
     """A hash that changes when a stage saves something: of names and sizes of its chunks and checkpoints."""
-    files = [path for path in work.rglob("*") if path.is_file() and not path.name.startswith(_NOT_SAVED)]
+    # Of a checkpoint only the mark that it is complete: one that did not fit into the grace time is no progress.
+    saved = [*work.iterdir(), *work.glob("*/step-*/COMPLETE")]
+    files = [path for path in saved if path.is_file() and not path.name.startswith(_NOT_SAVED)]
     return digest(sorted((str(path.relative_to(work)), path.stat().st_size) for path in files))
 
 

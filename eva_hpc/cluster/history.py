@@ -64,7 +64,7 @@ def history_of(events: Sequence[Event]) -> History:
     suspicious = []
     for event in events:
         kind = event["event"]
-        if kind in _OF_A_TASK:
+        if kind in _OF_A_TASK and "task" in event:
             task, job = event["task"], event.get("job")
             of_task[task] = event
             if job is not None:
@@ -79,7 +79,7 @@ def history_of(events: Sequence[Event]) -> History:
                 history.failed[task] = event
             elif kind == "retried":
                 history.retries[event.get("cause", "")] += 1
-        elif kind == "begun":
+        elif kind in ("begun", "ended"):
             of_job[event["job"]] = event
             if event.get("restart"):
                 history.requeues[event["job"]] = int(event["restart"])

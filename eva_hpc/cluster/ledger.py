@@ -25,7 +25,7 @@ import orjson
 
 @dataclass(frozen=True)
 class SubmittedJob:
-    """A job that sbatch took: its tasks by id, the names of the jobs it needs, what it allocates, token and name of its array.
+    """A job that sbatch took: its tasks by id, what it allocates, the token and name of its array, its canary's token.
 
     A controller that dies right after taking a job may forget it and give its id to another: the name tells them apart.
     """
@@ -34,10 +34,10 @@ class SubmittedJob:
     name: str
     array: str
     tasks: tuple[str, ...]
-    needs: tuple[str, ...]
     shape: dict[str, Any]
     token: str
     job_name: str
+    canary: str | None
     time: str
 
 
@@ -51,12 +51,10 @@ class Ledger:
         self._known: dict[str, tuple[int, list[dict[str, Any]]]] = {}
         self._folder.mkdir(parents=True, exist_ok=True)
 
-    def record(self, event: str, **fields: Any) -> None:
-        """Append one event, with the time. Of a line that a full disk or a crash cut short only this one event is lost."""
-        line = orjson.dumps(
-            {"time": datetime.now(timezone.utc).isoformat(timespec="microseconds"), "event": event, **fields},
-            option=orjson.OPT_APPEND_NEWLINE,
-        )
+    def record(self, event: str, **fields: Any) -> dict[str, Any]:
+        """Append one event, with the time; returns it. If a full disk or a crash cuts the line short, only this one is lost."""
+        written = {"time": datetime.now(timezone.utc).isoformat(timespec="microseconds"), "event": event, **fields}
+        line = orjson.dumps(written, option=orjson.OPT_APPEND_NEWLINE)
         with self._lock:
             handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             try:
@@ -67,6 +65,7 @@ class Ledger:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
             finally:
                 os.close(handle)
+        return written
 
     def events(self) -> list[dict[str, Any]]:
         """All events of all writers in the order of time; lines that were cut off are left out."""
@@ -105,19 +104,6 @@ class Ledger:
             self._known[name] = (offset + len(whole), events)
         return events
 
-    def followers(self, token: str, name: str, canary: bool) -> list[str]:
-        """Ids of the jobs that need what the job of this token and name makes; with `canary`, of those it goes ahead of too."""
-        events = self.of_launchers()
-        later = {event["token"]: event for event in events if event["event"] == "submitting"}
-        while later and next(iter(later)) != token:
-            del later[next(iter(later))]
-        jobs = [job for job in jobs_in(events).values() if job.token in later]
-        lost = {name} | {job.name for job in jobs if canary and later[job.token]["canary"] == token}
-        for job in jobs:  # each comes after those that it needs
-            if lost & set(job.needs):
-                lost.add(job.name)
-        return [job.id for job in jobs if job.name in lost - {name}]
-
     def jobs(self) -> dict[str, SubmittedJob]:
         """All jobs that sbatch took, by id ("12_3", or "12" for an array of one), oldest first."""
         return jobs_in(self.events())
@@ -139,10 +125,10 @@ def jobs_in(events: Iterable[Mapping[str, Any]]) -> dict[str, SubmittedJob]:
                     name=job["name"],
                     array=array["array"],
                     tasks=tuple(job["tasks"]),
-                    needs=tuple(job.get("needs", ())),
                     shape=array["shape"],
                     token=event["token"],
                     job_name=array.get("job_name", ""),
+                    canary=array.get("canary"),
                     time=event["time"],
                 )
     return jobs

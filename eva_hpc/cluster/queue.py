@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -202,8 +202,8 @@ def requeue(job_id: str, timeout_s: float = 60) -> None:
     _output(["scontrol", "requeue", job_id], timeout_s)
 
 
-def update(job_id: str, timeout_s: float = 30, **changes: str) -> None:
-    """Change a waiting job, e.g. ``ExcNodeList="node3"`` or ``MinMemoryNode="64000"``; a job just requeued is waiting.
+def update(job_id: str, changes: Mapping[str, str], timeout_s: float = 30) -> None:
+    """Change a waiting job, e.g. its ``ExcNodeList`` or ``MinMemoryNode``; a job just requeued is waiting.
 
     Raises:
         ControllerAway: no answer.

@@ -21,11 +21,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from eva_hpc.cluster.causes import Cause
+from eva_hpc.store.keys import digest
 
 Event = Mapping[str, Any]
 
 MOST_WITHOUT_PROGRESS = 2
-"""Attempts of a stage in a row that may end at the time limit with the same work saved."""
+"""Attempts of a stage in a row that may end at the time limit without having saved anything new."""
 
 
 def since_launch(events: Sequence[Event]) -> list[Event]:
@@ -58,8 +59,9 @@ def tried_before(events: Iterable[Event], task: str, cause: Cause) -> bool:
 def makes_no_progress(events: Iterable[Event], task: str, mark: str) -> bool:
     """Whether attempts keep ending at the time limit without having saved anything new. `mark` stands for what is saved now."""
     marks = [event["mark"] for event in events if "mark" in event and task in (event.get("task"), *event.get("tasks", ()))]
-    latest = [*marks, mark][-MOST_WITHOUT_PROGRESS:]
-    return len(latest) == MOST_WITHOUT_PROGRESS and len(set(latest)) == 1
+    # The mark before the first attempt: nothing saved.
+    latest = [digest([]), *marks, mark][-MOST_WITHOUT_PROGRESS - 1 :]
+    return len(latest) > MOST_WITHOUT_PROGRESS and len(set(latest)) == 1
 
 
 def resubmit(cause: Cause, events: Sequence[Event], task: str, retries: int) -> bool:

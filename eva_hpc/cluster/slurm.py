@@ -10,16 +10,17 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
 from typing import Any
 
 from eva_hpc.cluster import queue, recovery
-from eva_hpc.cluster.blame import bad_nodes, blame, blameworthy
+from eva_hpc.cluster.blame import bad_nodes
 from eva_hpc.cluster.board import Board, State
+from eva_hpc.cluster.books import Books
 from eva_hpc.cluster.causes import Cause, cause_of_state
 from eva_hpc.cluster.execution import log_path, mark_of_progress
 from eva_hpc.cluster.ledger import Ledger, SubmittedJob, jobs_in
 from eva_hpc.cluster.submission import AnswerLost, LimitReached, Surroundings, adopt, dependencies, submit
+from eva_hpc.config.errors import ConfigError
 from eva_hpc.plan.jobs import Array, make_arrays, make_jobs, pending_tasks
 from eva_hpc.plan.plan import Task
 from eva_hpc.store.artifacts import Store
@@ -30,11 +31,14 @@ _LOOK_S = 2.0
 _LOOK_SELDOM_S = 30.0
 _UNSEEN_LOOKS = 3
 """Looks that a job must be missing from the queue before what it left undone counts as not done: files lag behind."""
+_UNSEEN_LOOKS_IF_DONE = 45
+"""The same if its driver says that it did it: caches of network file systems may not know of a file for more than a minute."""
 _FORGET_S = 20.0
 """Seconds between two looks for a job whose answer was lost, before it counts as never taken."""
 _LIMIT_S, _LIMIT_SELDOM_S = 5.0, 300.0
-_ACCOUNTING_LAG_LOOKS = 5
+_OTHERS_MAY_TAKE_S = 60.0
 _MOST_PARENTS = 50
+_NEVER = "DependencyNeverSatisfied"
 
 
 class SlurmSweep:
@@ -55,19 +59,22 @@ class SlurmSweep:
         self.results = around.results
         self.canary = canary
         self.ledger = Ledger(around.results)
+        self.books = Books(around.results, self.ledger)
         self.inventory = Inventory(Store(around.store))
         self.waiting = {task.id: task for task in pending}
         self.events: list[dict[str, Any]] = []
         self.jobs: dict[str, SubmittedJob] = {}
         self.told: dict[str, list[dict[str, Any]]] = {}
+        self.entries: dict[str, queue.QueueEntry] = {}
         self.active: dict[str, queue.QueueEntry] = {}
         self.lost: dict[str, dict[str, Any]] = {}
         self.held: dict[str, None] = {}
         self._settled: set[str] = set()
         self._unseen: Counter[str] = Counter()
+        self._made_way: set[str] = set()
         self._looked_for: dict[str, float] = {}
-        self._unaccounted: dict[str, int] = {}
         self._memory_gb: dict[str, float] = {}
+        self._fits: int | None = None
         self._limit_s = _LIMIT_S
         self._next_try = 0.0
         self._first_look = True
@@ -76,21 +83,22 @@ class SlurmSweep:
         """Submit what is due and, if asked to, stay until every job has ended; returns whether all have.
 
         Raises:
-            ConfigError: sbatch refused what the site file asks for; arrays submitted before stay.
+            ConfigError: sbatch refused what the site file asks for at the first time; arrays submitted before stay.
             ControllerAway: Slurm does not answer, and did not once before.
-            Busy: another launcher is submitting this sweep at this moment.
+            Busy: another launcher submits this sweep, for longer than a minute.
         """
         pause = _LOOK_S
         while True:
             before = self._situation()
             self._collect_done()
             try:
-                if wait and not self._first_look:
-                    self._turn_if_free()
-                else:
-                    with alone(self.results):
+                if self._first_look:
+                    with alone(self.results, _OTHERS_MAY_TAKE_S):
                         self._turn()
-                self._first_look = False
+                    self._first_look = False
+                else:
+                    with suppress(Busy), alone(self.results):  # another launcher does it otherwise
+                        self._turn()
             except queue.QueueError as error:
                 if self._first_look:
                     raise
@@ -98,15 +106,11 @@ class SlurmSweep:
             if not (self.active or self.lost or self._unseen or self._due()):
                 self._settle_accounts()
                 return True
-            if not wait:
+            if not wait and not self.lost:
                 return False
             # Slurm is asked often while things happen, seldom while nothing does. Files are looked at all the time.
             pause = _LOOK_S if self._situation() != before or self._unseen else min(1.3 * pause, _LOOK_SELDOM_S)
             self._sleep(pause)
-
-    def _turn_if_free(self) -> None:
-        with suppress(Busy), alone(self.results):  # another launcher does it otherwise
-            self._turn()
 
     def _turn(self) -> None:
         self._look()
@@ -144,29 +148,14 @@ class SlurmSweep:
         entries = queue.squeue(wanted, names=self.lost, ended=True)
         if self.lost:
             self._find_lost(entries)
-        self.active = {
-            job: entry
-            for job, entry in entries.items()
-            if entry.active and job in self.jobs and entry.name == self.jobs[job].job_name
+        # A controller that lost its last seconds may give the id of a job that it forgot to another: the name tells.
+        self.entries = {
+            job: entry for job, entry in entries.items() if job in self.jobs and entry.name == self.jobs[job].job_name
         }
-        held = self._held_back()
-        if self._first_look:
-            # Jobs held because of a canary make way for new ones: whoever types the command again has mended something.
-            queue.cancel(held)
-        else:
-            self.held |= dict.fromkeys(task for job in held for task in self.jobs[job].tasks)
-            self._settled.update(held)
-        for job in held:
-            del self.active[job]
+        self.active = {job: entry for job, entry in self.entries.items() if entry.active}
         if self._first_look:
             self._settle_history()
-        for name in self.held:
-            if name in self.waiting and self.board.entries[name].state is State.PENDING:
-                self.board.set(self.waiting[name], State.BLOCKED)
-        never = [job for job, entry in self.active.items() if entry.reason == "DependencyNeverSatisfied"]
-        for job in never:
-            del self.active[job]
-        queue.cancel(never)
+        self._deal_with_what_never_starts()
         self.board.note = _in_words(self.active)
 
     def _read_ledger(self) -> None:
@@ -195,19 +184,43 @@ class SlurmSweep:
                 self.ledger.record("refused", token=event["token"], reason=reason)
         self._read_ledger()
 
-    def _held_back(self) -> list[str]:
-        """Active jobs that were held because what they need, or the job that went ahead of them, has failed."""
-        held = {job for event in self.events if event.get("decision") == "hold" for job in event["change"]["held"]}
-        return [job for job, entry in self.active.items() if job in held and entry.state == "PENDING"]
-
     def _settle_history(self) -> None:
         """What ended before this command was typed is history: nothing is decided about it, but it has its price."""
         accounted = {event["job"] for event in self.events if event["event"] == "attempt"}
-        for job in self.jobs:
-            if job not in self.active:
+        ended = [job for job in self.jobs if job not in self.active]
+        self._settled.update(ended)
+        self.books.add(job for job in ended if job not in accounted)
+
+    def _deal_with_what_never_starts(self) -> None:
+        """Jobs whose canary, or whose own run before them, has failed.
+
+        They stay in the queue as long as this command does not know better. When it is typed again, or what failed goes in
+        another job, they make way for new ones.
+        """
+        never = [job for job, entry in self.active.items() if entry.reason == _NEVER]
+        for job in never:
+            if not self._first_look and self._waits_for_what_is_given_up(self.jobs[job]):
+                self.held |= dict.fromkeys(self.jobs[job].tasks)
+                for name in self.jobs[job].tasks:
+                    if name in self.waiting:
+                        self.board.set(self.waiting[name], State.BLOCKED)
                 self._settled.add(job)
-                if job not in accounted:
-                    self._unaccounted[job] = 0
+                del self.active[job]
+        undecided = any(job not in self._settled and job not in self.active for job in self.jobs)
+        gone = [] if undecided else [job for job in never if job in self.active]
+        queue.cancel(gone)
+        self._made_way.update(gone)
+        for job in gone:
+            del self.active[job]
+            if self._first_look:
+                self._settled.add(job)
+
+    def _waits_for_what_is_given_up(self, job: SubmittedJob) -> bool:
+        ahead = [name for other in self.jobs.values() if other.token == job.canary for name in other.tasks]
+        return self._given_up(self.plan.by_id[name] for name in ahead) or self._parents_given_up(job)
+
+    def _parents_given_up(self, job: SubmittedJob) -> bool:
+        return any(self._given_up(self.plan.parents(self.plan.by_id[name])) for name in job.tasks)
 
     # ------------------------------------------------------------------------ what has ended
 
@@ -219,52 +232,69 @@ class SlurmSweep:
                 self._unseen.pop(job.id, None)
                 continue
             self._unseen[job.id] += 1
-            if self._unseen[job.id] >= _UNSEEN_LOOKS or not any(task in self.waiting for task in job.tasks):
-                del self._unseen[job.id]
+            undone = {task for task in job.tasks if task in self.waiting}
+            done = {event["task"] for event in self.told[job.id] if event["event"] == "done"}
+            looks = _UNSEEN_LOOKS_IF_DONE if undone <= done else _UNSEEN_LOOKS
+            if not undone or self._unseen[job.id] >= looks:
                 ended.append(job)
+        self.books.add(job.id for job in ended)
+        attempts = self.books.ask(self.jobs, self.told)
+        since = recovery.since_launch(self.events)
+        decided = {event["job"]: event for event in since if event.get("decision") in ("resubmit", "stop")}
+        missing = False
         for job in ended:
+            undone_tasks = [self.waiting[task] for task in job.tasks if task in self.waiting]
+            if undone_tasks and job.id not in decided:
+                missing = self._decide(job, undone_tasks, attempts.get(job.id, []), missing)
+            elif undone_tasks and decided[job.id]["decision"] == "stop":  # by another launcher
+                self._give_up(undone_tasks[0], undone_tasks, str(decided[job.id]["evidence"]), Cause(decided[job.id]["cause"]))
             self._settled.add(job.id)
-            self._unaccounted[job.id] = 0
-        attempts = self._account()
-        for job in ended:
-            undone = [self.waiting[task] for task in job.tasks if task in self.waiting]
-            if undone:
-                self._decide(job, undone, attempts.get(job.id, []))
+            self._unseen.pop(job.id, None)
 
-    def _decide(self, job: SubmittedJob, undone: list[Task], attempts: Sequence[queue.Attempt]) -> None:
-        own = self.told[job.id]
-        failures = [event for event in own if event["event"] == "failed" and event["task"] in self.waiting]
-        first = undone[0]
+    def _decide(self, job: SubmittedJob, undone: list[Task], attempts: Sequence[queue.Attempt], looked: bool) -> bool:
+        """Decide about a job; returns whether it was looked for what is missing, which is done once in a turn at most."""
+        begun = [index for index, event in enumerate(self.told[job.id]) if event["event"] == "begun"]
+        latest = self.told[job.id][begun[-1] :] if begun else []
+        failures = [event for event in latest if event["event"] == "failed" and event["task"] in self.waiting]
+        first = self.waiting[failures[-1]["task"]] if failures else undone[0]
         if failures:
-            failed = failures[-1]
-            cause, evidence, by_driver = Cause(failed["cause"]), str(failed["reason"]), True
-            first = self.waiting[failed["task"]]
+            cause, evidence = Cause(failures[-1]["cause"]), str(failures[-1]["reason"])
         else:
             cause, evidence = self._cause_without_driver(job, attempts)
-            by_driver = False
         events = recovery.since_launch(self.events)
         again = recovery.resubmit(cause, events, first.id, self.site.slurm.retries)
-        again = again and (not by_driver or cause in (Cause.MISSING_INPUT, Cause.HELD))
+        # A driver has spent the budgets itself before it fails.
+        again = again and (not failures or cause is Cause.MISSING_INPUT)
         fields: dict[str, Any] = {"change": {}}
-        if cause is Cause.MISSING_INPUT:
+        if cause is Cause.MISSING_INPUT and not looked:
             self._look_what_is_missing()
-            again = again and not self._given_up(self.plan.parents(first))
+            looked = True
+        if cause in (Cause.MISSING_INPUT, Cause.HELD):
+            again = again and not self._waits_for_what_is_given_up(job)
         if cause is Cause.TIMEOUT:
             fields["mark"] = mark_of_progress(self.inventory.store.work(first.identity))
             again = again and not recovery.makes_no_progress(events, first.id, fields["mark"])
         if again and cause is Cause.HOST_OOM and (memory := _memory_gb(job, attempts)):
             fields["change"] = {"mem_gb": [memory, 2 * memory]}
             self._memory_gb |= dict.fromkeys((task.id for task in undone), 2 * memory)
-        decision = "resubmit" if again else "stop"
-        tasks = [task.id for task in undone]
-        self.ledger.record("decision", job=job.id, tasks=tasks, cause=cause, decision=decision, evidence=evidence, **fields)
-        self.events = self.ledger.events()
-        if not again and not self._given_up([first, *self.plan.parents(first)]):
+        fields |= {"cause": cause, "decision": "resubmit" if again else "stop", "evidence": evidence}
+        self.events.append(self.ledger.record("decision", job=job.id, tasks=[task.id for task in undone], **fields))
+        if again:
+            for task in undone:
+                if not self._given_up([task]):
+                    self.board.set(task, State.PENDING)
+        else:
+            self._give_up(first, undone, evidence, cause)
+        return looked
+
+    def _give_up(self, first: Task, undone: Iterable[Task], evidence: str, cause: Cause) -> None:
+        """A task failed for good, and with it what its job was to do after it."""
+        if not self._given_up([first, *self.plan.parents(first)]):
             self.board.failed(first, f"{evidence} [{cause.value}]")
             self.board.entries[first.id].log = log_path(self.results, first)
         for task in undone:
-            if self.board.entries[task.id].state not in (State.FAILED, State.BLOCKED):
-                self.board.set(task, State.PENDING if again else State.BLOCKED)
+            if not self._given_up([task]):
+                self.board.set(task, State.BLOCKED)
 
     def _given_up(self, tasks: Iterable[Task]) -> bool:
         """Whether one of them failed for good, or waits for one that did."""
@@ -279,83 +309,29 @@ class SlurmSweep:
                 self.board.set(task, State.PENDING)
 
     def _cause_without_driver(self, job: SubmittedJob, attempts: Sequence[queue.Attempt]) -> tuple[Cause, str]:
-        """From what Slurm says: accounting, else the queue as long as it remembers, else nothing."""
+        """By who cancelled it; by the controller as long as it remembers; by accounting, which lags behind; else nothing."""
+        if any(event["event"] == "cancelled" and job.id in event["jobs"] for event in self.events):
+            return Cause.CANCELLED, f"job {job.id} was cancelled by eva-hpc cancel"
+        if job.id in self._made_way:
+            return Cause.HELD, f"job {job.id} waited for one that failed, and made way for another"
+        entry = self.entries.get(job.id)
+        if entry is not None and not entry.active:
+            as_attempt = queue.Attempt(entry.state, (0, 0), (0, 0), entry.reason, None, None, 0, {}, "")
+            if attempts and entry.state in ("FAILED", "COMPLETED"):  # accounting knows of killed steps
+                as_attempt = attempts[-1]
+            return cause_of_state(
+                as_attempt
+            ), f"job {job.id} ended, Slurm says {entry.state} ({entry.reason}), and left no word"
         if attempts:
-            state = attempts[-1].state
-            return cause_of_state(attempts[-1]), f"job {job.id} ended, Slurm says {state}, and left no word"
-        try:
-            entry = queue.squeue([job.id], ended=True).get(job.id)
-        except queue.QueueError:
-            entry = None
-        if entry is None:
-            return Cause.LOST, f"job {job.id} is gone, Slurm does not remember it, and it left no word"
-        as_attempt = queue.Attempt(entry.state, (0, 0), (0, 0), entry.reason, None, None, 0, {}, "")
-        return cause_of_state(as_attempt), f"job {job.id} ended, Slurm says {entry.state} ({entry.reason}), and left no word"
-
-    def _account(self) -> dict[str, list[queue.Attempt]]:
-        """Write what jobs cost to the ledger, from one sacct for all that have ended lately; returns its answer."""
-        if not self._unaccounted:
-            return {}
-        try:
-            answer = queue.sacct(self._unaccounted)
-        except queue.QueueError:
-            answer = {}
-        for job, looks in list(self._unaccounted.items()):
-            name = self.jobs[job].job_name
-            rows = [row for row in (answer or {}).get(job, []) if row.end is not None and row.name == name]
-            if rows or answer is None or looks >= _ACCOUNTING_LAG_LOOKS:
-                del self._unaccounted[job]
-                self._record_attempts(self.jobs[job], rows)
-            else:
-                self._unaccounted[job] += 1
-        return {job: rows for job, rows in (answer or {}).items() if rows}
-
-    def _record_attempts(self, job: SubmittedJob, rows: Sequence[queue.Attempt]) -> None:
-        """One line for each attempt of a job, by accounting or, without it, by what its drivers wrote."""
-        own = self.told[job.id]
-        begun = [index for index, event in enumerate(own) if event["event"] == "begun"]
-        gpus = int(job.shape["nodes"]) * int(job.shape["gpus_per_node"])
-        for number in range(max(len(rows), len(begun))):
-            start, end = begun[number : number + 1], begun[number + 1 : number + 2]
-            told = own[start[0] : end[0] if end else None] if start else []
-            last = told[-1] if told else {"event": ""}
-            cause = Cause(last["cause"]) if last["event"] in ("requeued", "failed", "retried") else None
-            if number < len(rows):
-                row = rows[number]
-                if cause is None and row.state != "COMPLETED":
-                    cause = cause_of_state(row)
-                spent, held, source, state = row.elapsed_s, row.gpus, "sacct", row.state
-                nodes = row.nodes
-                code = row.exit[0]
-            else:
-                spent, held, source, state = _seconds(told), gpus, "ledger", "UNKNOWN"
-                nodes, code = str(told[0]["nodes"]), None
-            names = _hostnames(nodes)
-            if cause is Cause.NODE_FAILURE:
-                down = queue.down_nodes(nodes) if len(names) > 1 else []
-                blame(self.results, blameworthy(names, down), job.id, number)
-            self.ledger.record(
-                "attempt",
-                job=job.id,
-                name=job.name,
-                attempt=number,
-                state=state,
-                exit=code,
-                nodes=names,
-                elapsed_s=spent,
-                gpus=held,
-                gpu_seconds=spent * held,
-                cause=cause,
-                source=source,
-            )
+            return cause_of_state(attempts[-1]), f"job {job.id} ended, accounting says {attempts[-1].state}, and left no word"
+        return Cause.LOST, f"job {job.id} is gone, Slurm does not remember it, and it left no word"
 
     def _settle_accounts(self) -> None:
         """At the end, give accounting the time it needs."""
-        for _ in range(_ACCOUNTING_LAG_LOOKS + 1):
-            self._account()
-            if not self._unaccounted:
-                return
-            time.sleep(_LOOK_S)
+        while self.books.open:
+            self.books.ask(self.jobs, self.told)
+            if self.books.open:
+                time.sleep(_LOOK_S)
 
     # ------------------------------------------------------------------------ what is due
 
@@ -367,13 +343,23 @@ class SlurmSweep:
     def _due(self) -> list[Task]:
         covered = self._covered()
         undecided = {task for job in self._unseen for task in self.jobs[job].tasks if task in self.waiting}
+        cancelled = self._cancelled_runs()
         return [
             task
             for task in self.waiting.values()
             if task.id not in covered
             and not self._given_up([task])
             and not any(parent.id in undecided for parent in self.plan.parents(task))
+            and not (cancelled is not None and cancelled.issuperset(task.runs))
         ]
+
+    def _cancelled_runs(self) -> set[str] | None:
+        """The runs that `eva-hpc cancel` has cancelled since the command was typed; None if there are none."""
+        events = [event for event in recovery.since_launch(self.events) if event["event"] == "cancelled"]
+        if not events:
+            return None
+        everything = {run.name for run in self.plan.runs}
+        return set().union(*(event.get("runs") or everything for event in events))
 
     def _submit_due(self) -> None:
         due = self._due()
@@ -388,43 +374,57 @@ class SlurmSweep:
             for array in arrays:
                 self._submit(array, tokens, exclude)
             self._limit_s = _LIMIT_S
+            self._fits = None
         except LimitReached as limit:
             self._next_try = time.monotonic() + self._limit_s
             self._limit_s = min(2 * self._limit_s, _LIMIT_SELDOM_S)
             self.board.note = f"{len(self._due())} stages are not submitted yet: {limit}"
         except AnswerLost as error:
             self.board.note = f"whether Slurm took the jobs is not known yet: {error}"
+        except ConfigError as error:
+            if self._first_look:
+                raise
+            refused = next(array for array in arrays if array.name not in tokens)
+            tasks = [self.waiting[name] for job in refused.jobs for name in job.tasks]
+            evidence = str(error)
+            fields = {"cause": Cause.LAUNCH_FAILURE, "decision": "stop", "evidence": evidence, "change": {}}
+            self.ledger.record("decision", job="", tasks=[task.id for task in tasks], **fields)
+            for job in refused.jobs:
+                mine = [self.waiting[name] for name in job.tasks]
+                self._give_up(mine[0], mine, evidence, Cause.LAUNCH_FAILURE)
         self._read_ledger()
 
     def _submit(self, array: Array, tokens: dict[str, str], exclude: Collection[str]) -> None:
-        """Submit an array, as much of it as Slurm takes.
+        """Submit an array, as much of it as Slurm takes; `tokens` are those of this turn by array.
 
         Raises:
             LimitReached: it did not take all; what depends on the rest must wait.
         """
         main_ids = {event["token"]: event["job"] for event in self.ledger.own() if event["event"] == "submitted"}
         new = {name: [main_ids[token]] for name, token in tokens.items()}
+        of_this_turn = {job for jobs in new.values() for job in jobs}
         own = {task for job in array.jobs for task in job.tasks}
         covered = self._covered()
         parents = {parent.id for name in own for parent in self.plan.parents(self.plan.by_id[name])} - own
-        earlier = sorted({covered[parent] for parent in parents if covered.get(parent) in self.active})
+        earlier = {covered[parent] for parent in parents if covered.get(parent) in self.active}
+        earlier = {job for job in earlier if job.partition("_")[0] not in of_this_turn}
         if len(earlier) > _MOST_PARENTS:
-            earlier = sorted({job.partition("_")[0] for job in earlier})
-        waits_for = [*(f"afterany:{job}" for job in earlier if job.partition("_")[0] not in main_ids.values())]
-        waits_for += dependencies(array, new)
-        size = len(array.jobs)
+            earlier = {job.partition("_")[0] for job in earlier}
+        waits_for = [*(f"afterany:{job}" for job in sorted(earlier)), *dependencies(array, new)]
+        size = min(len(array.jobs), self._fits or len(array.jobs))
         while True:
             piece = array.model_copy(update={"jobs": array.jobs[:size]})
             try:
                 tokens[array.name] = submit(piece, self.around, self.ledger, waits_for, tokens.get(array.canary or ""), exclude)
             except LimitReached:
+                self._fits = max(1, size // 2)
                 if size == 1:
                     raise
                 size //= 2
                 continue
+            self._enter(tokens[array.name])
             if size < len(array.jobs):
                 raise LimitReached(f"{size} of {len(array.jobs)} jobs of array {array.name} were taken")
-            self._enter(tokens[array.name])
             return
 
     def _enter(self, token: str) -> None:
@@ -461,15 +461,3 @@ def _memory_gb(job: SubmittedJob, attempts: Sequence[queue.Attempt]) -> float:
         if unit in "MGT" and number:
             return float(number) * {"M": 1 / 1024, "G": 1, "T": 1024}[unit] / max(1, int(attempt.tres.get("node", 1)))
     return 0.0
-
-
-def _seconds(events: Iterable[Mapping[str, Any]]) -> float:
-    times = [datetime.fromisoformat(event["time"]) for event in events]
-    return round((max(times) - min(times)).total_seconds(), 3)
-
-
-def _hostnames(nodes: str) -> list[str]:
-    try:
-        return queue.hostnames(nodes) if nodes and "None" not in nodes else []
-    except queue.QueueError:
-        return [nodes]

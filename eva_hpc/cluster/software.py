@@ -45,4 +45,6 @@ def srun_options(software: Software, binds: Sequence[Path] = ()) -> list[str]:
     if not container or container.runtime != "pyxis":
         return []
     mounts = ",".join(f"{folder}:{folder}" for folder in binds)
-    return [f"--container-image={container.image}", *([f"--container-mounts={mounts}"] if mounts else []), *container.options]
+    # Without the last one, the variables of the image win, and with them its PYTHONPATH.
+    own = [f"--container-image={container.image}", "--container-env=PYTHONPATH"]
+    return [*own, *([f"--container-mounts={mounts}"] if mounts else []), *container.options]

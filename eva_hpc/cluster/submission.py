@@ -16,8 +16,10 @@ import re
 import secrets
 import shlex
 import shutil
+import signal
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -99,16 +101,18 @@ def submit(
         token=token,
         array=array.name,
         job_name=name,
-        jobs=[{"name": job.name, "tasks": list(job.tasks), "needs": list(job.after)} for job in array.jobs],
+        jobs=[{"name": job.name, "tasks": list(job.tasks)} for job in array.jobs],
         shape={key: value for key, value in asdict(array.shape).items() if key != "placement"},
         after=list(waits_for),
         canary=canary,
     )
     executor = make_executor(array, around.site, folder, name, waits_for, exclude, around.setup)
     try:
-        with executor.batch():
+        with _undisturbed(), executor.batch():
             jobs = [executor.submit(driver) for driver in drivers]
-    except (submitit.core.utils.FailedJobError, OSError) as error:
+    except (submitit.core.utils.FailedSubmissionError, OSError) as error:
+        raise AnswerLost(" ".join(str(error).split())) from None
+    except submitit.core.utils.FailedJobError as error:
         said = " ".join(str(error).split())
         if _LOST.search(said):
             raise AnswerLost(said) from None
@@ -119,6 +123,17 @@ def submit(
         raise ConfigError(f"site {around.site.name}: sbatch refused array {array.name}: {said}") from None
     ledger.record("submitted", token=token, job=jobs[0].job_id.partition("_")[0], count=len(jobs))
     return token
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hold Ctrl-C and the like back: between sbatch and the files that its jobs read there is no good place to stop."""
+    signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def adopt(results: Path, ledger: Ledger, asked: Mapping[str, Any], job: str) -> None:
@@ -154,7 +169,8 @@ def dependencies(array: Array, ids: Mapping[str, Iterable[str]]) -> list[str]:
     Jobs wait for others to end in whatever way: a driver checks for itself whether what it reads is there, so that one failed
     shared stage does not hold the runs that do not need it.
     """
-    values = [f"afterany:{job}" for name in array.after for job in ids.get(name, ())]
+    # A canary must end well: what waits for one that failed stays in the queue, and is dealt with by the next launcher.
+    values = [f"{'afterok' if name == array.canary else 'afterany'}:{job}" for name in array.after for job in ids.get(name, ())]
     # aftercorr would wait for ever if its one job failed; what reads from it cannot run then, and the launcher clears it away.
     return values + [f"aftercorr:{job}" for job in ids.get(array.along or "", ())]
 
@@ -229,9 +245,14 @@ def submission_text(array: Array, site: Site, results: Path, name: str) -> str:
     return text
 
 
-def without_own_job() -> None:
-    """Forget the job this process itself runs in, if it does, so that what it submits does not inherit its limits."""
-    if "SLURM_JOB_ID" not in os.environ:
-        return
-    for variable in [key for key in os.environ if key.startswith(("SLURM_", "SBATCH_", "SRUN_")) and key != "SLURM_CONF"]:
+def without_others_words(site: Site) -> None:
+    """Forget what the environment says to sbatch: it wins over a script. The site's words count.
+
+    That is the user's SBATCH_JOB_NAME and the like, but for an account or a partition where the site names none, and all of the
+    job that this process itself may run in.
+    """
+    own = {"SBATCH_ACCOUNT"} if site.slurm.account is None else set()
+    own |= {"SBATCH_PARTITION"} if site.slurm.partition is None else set()
+    prefixes = ("SLURM_", "SBATCH_", "SRUN_") if "SLURM_JOB_ID" in os.environ else ("SBATCH_",)
+    for variable in [key for key in os.environ if key.startswith(prefixes) and key not in {"SLURM_CONF", *own}]:
         del os.environ[variable]

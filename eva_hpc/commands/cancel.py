@@ -83,7 +83,7 @@ def _cancel(results: Path, on_slurm: bool, words: Iterable[str], yes: bool) -> b
     if not yes and not typer.confirm("cancel them?"):
         typer.echo("nothing was cancelled")
         return False
-    ledger.record("cancelled", jobs=chosen)  # first, so that no launcher takes their end for a failure
+    ledger.record("cancelled", jobs=chosen, runs=sorted(wanted))  # first, so that no launcher takes their end for a failure
     queue.cancel(in_arrays(chosen, active))
     typer.echo(f"{len(chosen):,} jobs cancelled; the same sweep command submits them again")
     return True

@@ -57,22 +57,24 @@ def _examined(
     from rich.console import Console
 
     from eva_hpc.cluster.doctor import examine
-    from eva_hpc.cluster.submission import without_own_job
+    from eva_hpc.cluster.submission import without_others_words
     from eva_hpc.config.errors import ConfigError
     from eva_hpc.config.load import load_site
     from eva_hpc.request import Request, open_request
     from eva_hpc.stages.registry import STAGES
 
-    without_own_job()
     with Console(stderr=True).status("looking") as status:
         note = status.update
         if file is not None:
             opened = open_request(Request(file, site, recipe, settings, quick))
+            without_others_words(opened.site)
             return examine(opened.site, opened.experiment, opened.plan, probe, note)
         named = site or os.environ.get("EVA_HPC_SITE")
         if named is None:
             raise ConfigError("--site: say which site is to be checked, e.g. --site h100 (sbatch/sites/h100.yaml)")
-        return examine(load_site(named, settings, known_stages=set(STAGES)), probe=probe, note=note)
+        alone = load_site(named, settings, known_stages=set(STAGES))
+        without_others_words(alone)
+        return examine(alone, probe=probe, note=note)
 
 
 def _show(examination: Examination, console: Console) -> None:

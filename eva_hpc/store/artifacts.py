@@ -12,6 +12,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ MANIFEST = "manifest.json"
 WORK = "work"
 CLAIM = "claim"
 LOCATION = "location.json"
+_CLAIM_ATTEMPTS = 5
 
 
 class CorruptArtifact(Exception):
@@ -93,19 +95,21 @@ class Store:
         A claim goes with the commit. Whether another owner is still alive, the caller must know; see :meth:`take_over`.
         """
         path = self.work(identity) / CLAIM
-        path.parent.mkdir(parents=True, exist_ok=True)
         mine = path.with_name(f"{CLAIM}.{derive_seed(owner)}")
-        try:
-            mine.write_text(owner)
-            os.link(mine, path)  # atomic, on network file systems too
-            return None
-        except FileExistsError:
-            holder = path.read_text()
-            return None if holder == owner else holder
-        except FileNotFoundError:  # committed meanwhile, and with it the folder has gone
-            return None
-        finally:
-            mine.unlink(missing_ok=True)
+        for _ in range(_CLAIM_ATTEMPTS):
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                mine.write_text(owner)
+                with suppress(FileExistsError):
+                    os.link(mine, path)  # atomic, on network file systems too
+                holder = path.read_text()
+                return None if holder == owner else holder
+            except FileNotFoundError:  # committed meanwhile, and with it the folder has gone; or given up: once more
+                if (self.folder(identity) / MANIFEST).exists():
+                    return None
+            finally:
+                mine.unlink(missing_ok=True)
+        return None
 
     def take_over(self, identity: Identity, dead: str, owner: str) -> str | None:
         """Claim an artifact whose owner has died; of several that try, one gets it. Returns as :meth:`claim`."""
@@ -168,6 +172,11 @@ class Store:
         write_atomically(folder / MANIFEST, orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
         shutil.rmtree(folder / WORK, ignore_errors=True)
         return Artifact(folder, manifest)
+
+    def tidy(self, identity: Identity) -> None:
+        """Remove what a commit that was cut short has left of an artifact's work."""
+        if (self.folder(identity) / MANIFEST).exists():
+            shutil.rmtree(self.work(identity), ignore_errors=True)
 
     def set_aside(self, artifact: Artifact) -> Path:
         """Move a corrupt artifact out of the way, keeping it, so that its stage can run again; returns where it is now."""

@@ -60,6 +60,10 @@ def restore(engine: deepspeed.DeepSpeedEngine, folder: Path, logged: int, ranks:
     Raises:
         OSError: the checkpoint looked complete but cannot be loaded; the next attempt does without it.
     """
+    if ranks.rank == 0:
+        for cut_short in folder.glob("step-*"):
+            if not (cut_short / _COMPLETE).exists():
+                shutil.rmtree(cut_short, ignore_errors=True)
     step = ranks.from_first(latest_step(folder, ranks.world_size, logged) if ranks.rank == 0 else 0)
     if step:
         path = _path(folder, step)

@@ -169,7 +169,7 @@ def test_a_job_is_found_by_its_name_too(devcluster: Cluster) -> None:
 def test_a_waiting_job_can_be_held_and_told_which_node_to_avoid(devcluster: Cluster) -> None:
     sbatch = ["sbatch", "--parsable", "--output=/dev/null", "--begin=now+1hour", "--wrap", "true"]
     job = subprocess.run(sbatch, check=True, capture_output=True, text=True, timeout=20).stdout.strip()
-    queue.update(job, ExcNodeList="node1")
+    queue.update(job, {"ExcNodeList": "node1"})
     queue.hold([job])
     assert queue.show_job(job)["ExcNodeList"] == "node1"
     assert queue.squeue([job])[job].reason.startswith("JobHeld")

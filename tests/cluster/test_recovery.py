@@ -10,6 +10,7 @@ import pytest
 from eva_hpc.cluster import recovery
 from eva_hpc.cluster.blame import bad_nodes, blame, blameworthy
 from eva_hpc.cluster.causes import Cause
+from eva_hpc.store.keys import digest
 
 TASK = "train/5f0c"
 
@@ -60,11 +61,14 @@ def test_two_attempts_at_the_limit_with_nothing_new_saved_are_no_progress() -> N
     def requeued(mark: str) -> dict[str, Any]:
         return {"event": "requeued", "task": TASK, "mark": mark}
 
+    nothing = digest([])
+    assert not recovery.makes_no_progress([], TASK, nothing)
     assert not recovery.makes_no_progress([], TASK, "a")
-    assert not recovery.makes_no_progress([requeued("a")], TASK, "b")
-    assert not recovery.makes_no_progress([requeued("b"), requeued("a")], TASK, "b")
-    assert recovery.makes_no_progress([requeued("a"), requeued("b")], TASK, "b")
-    assert not recovery.makes_no_progress([{**requeued("b"), "task": "train/other"}], TASK, "b")
+    assert recovery.makes_no_progress([requeued(nothing)], TASK, nothing)
+    assert not recovery.makes_no_progress([requeued("a"), requeued("b")], TASK, "b")
+    assert not recovery.makes_no_progress([requeued("b"), requeued("b"), requeued("a")], TASK, "b")
+    assert recovery.makes_no_progress([requeued("a"), requeued("b"), requeued("b")], TASK, "b")
+    assert not recovery.makes_no_progress([{**requeued(nothing), "task": "train/other"}], TASK, nothing)
 
 
 def test_a_node_is_bad_after_so_many_failures_whoever_tells_of_them(tmp_path: Path) -> None:

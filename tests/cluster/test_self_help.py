@@ -12,6 +12,7 @@ import pytest
 
 from eva_hpc.cluster import queue
 from eva_hpc.cluster.devcluster import Cluster
+from eva_hpc.cluster.ledger import Ledger
 from eva_hpc.store.records import read_jsonl
 from tests.cluster.sweeps import explain, ledger, results_of, site_file, sweep
 
@@ -64,17 +65,17 @@ def test_a_mistake_costs_one_run_and_the_others_are_held_until_it_is_mended(devc
 
     assert result.returncode == 1, explain(result, tmp_path)
     assert "KeyError: 'no such column'" in result.stdout
-    assert [event["cause"] for event in events(tmp_path, "failed")] == ["code_or_data"]
-    (hold,) = [event for event in events(tmp_path, "decision") if event["decision"] == "hold"]
-    jobs = hold["change"]["held"]
-    assert len(jobs) == 3
-    assert {entry.reason[:7] for entry in queue.squeue(jobs).values()} == {"JobHeld"}
+    assert [event["cause"] for event in events(tmp_path, "failed")] == ["code_or_data", "missing_input"], "and the first run"
+    assert "are held in Slurm's queue" in result.stdout
+    waiting = [job.id for job in Ledger(results_of(tmp_path)).jobs().values() if job.canary]
+    assert len(waiting) == 2
+    assert {entry.reason for entry in queue.squeue(waiting).values()} == {"DependencyNeverSatisfied"}
     assert not events(tmp_path, "retried")
 
     mended = sweep(*THREE_RUNS, "--site", site_file(tmp_path, **ONE_PROCESS), timeout=400)
 
     assert mended.returncode == 0, explain(mended, tmp_path)
-    assert queue.squeue(jobs) == {}
+    assert queue.squeue(waiting) == {}
     tasks = [event["task"] for event in events(tmp_path, "done")]
     assert len(tasks) == len(set(tasks))
 

@@ -50,5 +50,6 @@ def test_pyxis_is_asked_for_by_options_of_srun() -> None:
     assert command_in(software, ["-m", "x"], [ROOT]) == ["python3", "-u", "-m", "x"]
     assert srun_options(software, [ROOT]) == [
         "--container-image=pytorch.sqsh",
+        "--container-env=PYTHONPATH",
         "--container-mounts=/shared/eva:/shared/eva",
     ]

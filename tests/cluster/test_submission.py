@@ -1,13 +1,14 @@
-"""What is asked of Slurm for an array, and which jobs are lost without another. Submission itself: test_self_help.py."""
+"""What is asked of Slurm for an array. Submission itself: test_self_help.py."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from eva_hpc.cluster.ledger import Ledger
-from eva_hpc.cluster.submission import dependencies, parameters, submission_text
+from eva_hpc.cluster.ledger import jobs_in
+from eva_hpc.cluster.submission import dependencies, parameters, submission_text, without_others_words
 from eva_hpc.config.site import Site
 from eva_hpc.plan.jobs import Array, Job, Placement, Shape
 
@@ -73,33 +74,23 @@ def test_what_was_not_submitted_is_not_waited_for() -> None:
     assert dependencies(array("a", after=("shared-1", "shared-2")), {"shared-2": ["12"]}) == ["afterany:12"]
 
 
-@pytest.fixture
-def submitted(tmp_path: Path) -> Ledger:
-    """shared-1 -> runs a, b, c; d needs nothing of it; a is the canary of the others, and each has its judging."""
-    ledger = Ledger(tmp_path, "launcher")
-
-    def submit(token: str, job: str, canary: str | None, **jobs: list[str]) -> None:
-        entries = [{"name": name, "tasks": [], "needs": needs} for name, needs in jobs.items()]
-        ledger.record("submitting", token=token, array=token, job_name=token, jobs=entries, shape={}, after=[], canary=canary)
-        ledger.record("submitted", token=token, job=job, count=len(jobs))
-
-    submit("t1", "1", None, shared=[])
-    submit("t2", "2", None, a=["shared"])
-    submit("t3", "3", "t2", b=["shared"], c=["shared"], d=[])
-    submit("t4", "4", None, judge_a=["a"])
-    submit("t5", "5", None, judge_b=["b"], judge_d=["d"])
-    return ledger
+def test_what_a_canary_goes_ahead_of_waits_for_its_success() -> None:
+    waiting = array("b", after=("shared-1", "runs-1"), canary="runs-1")
+    assert dependencies(waiting, {"shared-1": ["1"], "runs-1": ["2"]}) == ["afterany:1", "afterok:2"]
 
 
-def test_jobs_that_need_a_failed_one_are_lost_with_all_that_need_them(submitted: Ledger) -> None:
-    assert submitted.followers("t1", "shared", canary=False) == ["2", "3_0", "3_1", "4", "5_0"]
-    assert submitted.followers("t3", "d", canary=False) == ["5_1"]
+def test_the_users_words_to_sbatch_do_not_win_over_the_sites(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SBATCH_JOB_NAME", "SBATCH_TIMELIMIT", "SBATCH_ACCOUNT", "SLURM_CONF"):
+        monkeypatch.setenv(name, "mine")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    without_others_words(SITE)
+    assert "SBATCH_JOB_NAME" not in os.environ
+    assert "SBATCH_TIMELIMIT" not in os.environ
+    assert os.environ["SBATCH_ACCOUNT"] == os.environ["SLURM_CONF"] == "mine", "the site names no account"
 
 
-def test_a_canary_that_fails_for_all_takes_those_that_it_went_ahead_of(submitted: Ledger) -> None:
-    assert submitted.followers("t2", "a", canary=False) == ["4"]
-    assert submitted.followers("t2", "a", canary=True) == ["3_0", "3_1", "3_2", "4", "5_0", "5_1"]
-
-
-def test_jobs_submitted_before_are_none_of_its_business(submitted: Ledger) -> None:
-    assert submitted.followers("t5", "judge_b", canary=True) == []
+def test_jobs_are_known_whichever_launchers_clock_is_ahead(tmp_path: Path) -> None:
+    asked = {"event": "submitting", "token": "t", "array": "runs-1", "jobs": [{"name": "a", "tasks": ["x"]}], "shape": {}}
+    answered = {"event": "submitted", "token": "t", "job": "7", "count": 1}
+    (job,) = jobs_in([{"time": "1", **answered}, {"time": "2", "job_name": "n", "canary": None, **asked}]).values()
+    assert (job.id, job.name, job.tasks) == ("7", "a", ("x",))

@@ -12,7 +12,8 @@ import pytest
 from eva_hpc.cluster.devcluster import Cluster, faults, status
 from eva_hpc.cluster.devcluster.processes import wait_until
 from tests.cluster.chaos import report
-from tests.cluster.chaos.disturb import Chaos, Story, Undisturbed
+from tests.cluster.chaos.disturb import Chaos
+from tests.cluster.chaos.outcome import Story, Undisturbed
 from tests.cluster.conftest import _clients_use, _running
 
 QUICK_TO_NOTICE = {"SlurmdTimeout": "6", "MessageTimeout": "3"}

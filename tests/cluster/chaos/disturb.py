@@ -18,7 +18,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ import orjson
 
 from eva_hpc.cluster import queue
 from eva_hpc.cluster.devcluster import faults
-from eva_hpc.store.records import read_jsonl
+from tests.cluster.chaos.outcome import TABLES, Story, Undisturbed, artifacts, steps_repeated, steps_within, verify_records
 from tests.cluster.sweeps import CHECKOUT, explain, ledger, results_of, site_file
 
 SLOW = Path(__file__).parent / "slow"
@@ -42,37 +41,9 @@ SETTINGS = {
 WORDS = ["sweeps/evolved_ratio.yaml", "--quick", *(part for key in SETTINGS for part in ("--set", f"{key}={SETTINGS[key]}"))]
 TWO_RANKS = {stage: {"nodes": 1, "ranks_per_node": 2, "threads": 1} for stage in ("generate", "train")}
 TWO_NODES = {stage: {"nodes": 2, "ranks_per_node": 1, "threads": 1} for stage in ("generate", "train")}
-TABLES = ("metrics.jsonl", "table.tex", "table.md", "table.csv")
 PATIENCE_S = 600.0
 ALL_STEPS = 56
 """Optimiser steps of the sweep's one training."""
-
-
-@dataclass
-class Story:
-    """What happened in one case, for the report."""
-
-    case: str
-    words: list[str] = field(default_factory=list)
-    attempts: int = 0
-    typed: int = 0
-    repeated: str = ""
-    seconds: float = 0.0
-    identical: bool = False
-
-
-@dataclass(frozen=True)
-class Undisturbed:
-    """What a sweep with these words gives: its tables, and the hash of every file of every artifact."""
-
-    root: Path
-    tables: dict[str, bytes]
-    artifacts: dict[tuple[str, ...], str]
-
-    @classmethod
-    def of(cls, root: Path) -> Undisturbed:
-        """Read it."""
-        return cls(root, {name: (results_of(root) / name).read_bytes() for name in TABLES}, artifacts(root))
 
 
 class Chaos:
@@ -255,19 +226,20 @@ class Chaos:
             assert (results / name).read_bytes() == self.undisturbed.tables[name], f"{name} differs\n{self.told()}"
         assert artifacts(self.root) == self.undisturbed.artifacts
         self.story.identical = True
-        _verify_records(self.root)
+        verify_records(self.root, int(SETTINGS["recipe.prompts.count"]), ALL_STEPS)
         done = Counter(event["task"] for event in self.events("done"))
         assert {task.partition("/")[0] for task, times in done.items() if times > 1} == set(made_again), done
         assert queue.squeue(self.jobs()) == {}
         assert not list(self.root.glob("store/*/*/work"))
         again = {stage: len(made) - len(set(made)) for stage in ("generate", "answer") if (made := self.chunks(stage))}
         assert sum(again.values()) <= chunks_again, again
-        repeated, seconds = self.repeated()
+        training = [note for note in self.notes("train") if note["rank"] == 0]
+        repeated, seconds = steps_repeated(training)
         self.story.repeated = f"{sum(again.values())} chunks, {repeated} steps"
         self.story.seconds = seconds
         if steps_again is None:
             # One interval for each time that training was started again.
-            steps_again = self._steps_in_an_interval() * len({note["process"] for note in self._training()})
+            steps_again = steps_within(CHECKPOINT_S, training) * (len({note["process"] for note in training}) - 1)
         assert repeated <= steps_again, f"{repeated} steps were repeated\n{self.told()}"
 
     def tell(self) -> None:
@@ -279,53 +251,6 @@ class Chaos:
                 for event in events
                 if event["event"] in ("retried", "requeued", "restarted", "failed", "decision")
             ]
-
-    def repeated(self) -> tuple[int, float]:
-        """Training steps that were done again, and the seconds that they had taken before."""
-        steps, seconds = 0, 0.0
-        reached: dict[int, float] = {}
-        process = ""
-        for note in self._training():
-            if note["process"] != process and reached and note["value"] < max(reached):
-                steps += max(reached) - note["value"]
-                seconds += max(reached.values()) - reached.get(note["value"], min(reached.values()))
-                reached = {step: at for step, at in reached.items() if step <= note["value"]}
-            process = note["process"]
-            reached[note["value"]] = note["time"]
-        return steps, seconds
-
-    def _training(self) -> list[dict[str, Any]]:
-        return [note for note in self.notes("train") if note["rank"] == 0]
-
-    def _steps_in_an_interval(self) -> int:
-        """The most steps that a process did within the seconds between two checkpoints, and one during which it is due."""
-        most = 0
-        notes = self._training()
-        for first in notes:
-            within = [one for one in notes if one["process"] == first["process"] and one["time"] >= first["time"]]
-            most = max(most, sum(one["time"] - first["time"] <= CHECKPOINT_S for one in within))
-        return most + 2
-
-
-def artifacts(root: Path) -> dict[tuple[str, ...], str]:
-    """SHA-256 by stage, key and file name."""
-    found = {}
-    for path in root.glob("store/*/*/manifest.json"):
-        manifest = orjson.loads(path.read_bytes())
-        if not path.parent.name.startswith("corrupt-"):
-            for name, entry in manifest["files"].items():
-                found[manifest["identity"]["stage"], manifest["key"], name] = entry["sha256"]
-    return found
-
-
-def _verify_records(root: Path) -> None:
-    prompts = [row["id"] for path in root.glob("store/prompts/[!c]*/prompts.jsonl") for row in read_jsonl(path)]
-    for stage, file in (("generate", "responses.jsonl"), ("score", "rewards.jsonl")):
-        for path in root.glob(f"store/{stage}/[!c]*/{file}"):
-            assert [row["prompt_id"] for row in read_jsonl(path)] == prompts, path
-    for path in root.glob("store/train/[!c]*/train_log.jsonl"):
-        log = read_jsonl(path)
-        assert [row["step"] for row in log] == list(range(1, len(log) + 1)), path
 
 
 def kill(*pids: int) -> None:

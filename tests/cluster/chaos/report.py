@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from tests.cluster.chaos.disturb import Story
+from tests.cluster.chaos.outcome import Story
 
 HEAD = """# What was disturbed, and what became of it
 
