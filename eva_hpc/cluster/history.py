@@ -45,8 +45,6 @@ class History:
     """How often a job was started again after it went back into the queue."""
     bad_nodes: list[str] = field(default_factory=list)
     """Nodes that failed."""
-    held: dict[str, str] = field(default_factory=dict)
-    """Arrays that were held because their canary failed, by id, with what shows it."""
     unanswered: dict[str, Event] = field(default_factory=dict)
     """Submissions that sbatch has not answered, by the name of the job."""
     gpu_seconds: dict[str | None, float] = field(default_factory=lambda: defaultdict(float))
@@ -105,9 +103,6 @@ def _of_the_launcher(history: History, kind: str, event: Event) -> None:
     elif kind == "cancelled":
         history.cancelled.update(event["jobs"])
     elif kind == "decision":
-        if event["decision"] == "hold":
-            history.held |= dict.fromkeys(event["change"]["held"], event["evidence"])
-            return
         for name in (*event["tasks"], event["job"]):
             history.decisions[name] = event
         if event["decision"] == "resubmit":

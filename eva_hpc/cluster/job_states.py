@@ -95,8 +95,6 @@ class JobStates:
         if entry is not None and entry.active:
             if entry.state == "PENDING":
                 reason = explain_reason(entry.reason)
-                if reason.is_stuck and (evidence := self.past.held.get(job.partition("_")[0])):
-                    return Phase.HELD, evidence
                 return (Phase.HELD if reason.is_stuck else Phase.WAITING), f"{reason.meaning} ({reason.code})"
             if entry.state in ("REQUEUE_HOLD", "SPECIAL_EXIT"):
                 return Phase.HELD, f"Slurm holds it ({entry.state})"
@@ -133,17 +131,10 @@ class JobStates:
             if entry.state == "PENDING":
                 groups[entry.reason].append(entry)
         waits = [
-            Wait(self._reason(reason), len(some), min((one.start for one in some if one.start), default=None))
+            Wait(explain_reason(reason), len(some), min((one.start for one in some if one.start), default=None))
             for reason, some in groups.items()
         ]
         return tuple(sorted(waits, key=lambda wait: (not wait.reason.is_stuck, -wait.jobs)))
-
-    def _reason(self, code: str) -> Reason:
-        reason = explain_reason(code)
-        if reason.code == "JobHeldUser" and self.past.held:
-            advice = "put right what failed, then run the same command again: it submits new ones in their place"
-            return Reason(reason.code, "their canary failed, so they are held", reason.outlook, advice)
-        return reason
 
     def gpu_hours(self) -> float:
         """Of all attempts: from accounting, else as recorded in the ledger, else of the stages that were done."""

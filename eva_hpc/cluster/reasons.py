@@ -58,7 +58,7 @@ _MEANINGS: dict[str, tuple[str, Outlook, str]] = {
     "PartitionTimeLimit": ("it asks for more time than its partition allows", _NEVER, _AGAIN),
     "PartitionConfig": ("it asks for more than its partition has or allows: nodes, time, CPUs, memory or GPUs", _NEVER, _AGAIN),
     "BadConstraints": ("no node is what it asks for", _NEVER, _AGAIN),
-    "DependencyNeverSatisfied": ("a job that it waits for has failed", _NEVER, "cancel it and run the command again"),
+    "DependencyNeverSatisfied": ("the job that went ahead of it has failed", _NEVER, "mend that and run the command again"),
     "DeadLine": ("it cannot end before its deadline", _NEVER, _AGAIN),
     "AccountNotAllowed": ("its account may not use this partition", _NEVER, _AGAIN),
     "InvalidAccount": ("its account is not valid", _NEVER, _AGAIN),
