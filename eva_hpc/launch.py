@@ -186,7 +186,7 @@ def _record_launch(sweep: Opened, cost: Estimate, snapshot: Snapshot | None) -> 
         user=getpass.getuser(),
         git_commit=versions()["git_commit"],
         snapshot=snapshot.digest if snapshot else None,
-        estimate={"planned": cost.planned, "naive": cost.naive, "unit": cost.unit},
+        estimate=None if cost.unknown else {"planned": cost.planned, "naive": cost.naive, "unit": cost.unit},
     )
 
 
