@@ -156,9 +156,10 @@ def _spent(work: Path) -> float:
 def mark_of_progress(work: Path) -> str:
     """A hash that changes when a stage saves something: of names and sizes of its chunks and checkpoints."""
     # Of a checkpoint only the mark that it is complete: one that did not fit into the grace time is no progress.
-    saved = [*work.iterdir(), *work.glob("*/step-*/COMPLETE")]
+    # Reference log-probs, which come before the first step, lie beside the work.
+    saved = [*work.iterdir(), *work.glob("*/step-*/COMPLETE"), *work.parent.glob("*.safetensors")]
     files = [path for path in saved if path.is_file() and not path.name.startswith(_NOT_SAVED)]
-    return digest(sorted((str(path.relative_to(work)), path.stat().st_size) for path in files))
+    return digest(sorted((str(path.relative_to(work.parent)), path.stat().st_size) for path in files))
 
 
 def lighten(attempt: Attempt) -> dict[str, list[int]]:

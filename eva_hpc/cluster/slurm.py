@@ -237,6 +237,8 @@ class SlurmSweep:
             looks = _UNSEEN_LOOKS_IF_DONE if undone <= done else _UNSEEN_LOOKS
             if not undone or self._unseen[job.id] >= looks:
                 ended.append(job)
+        if ended:  # there is room in the queue
+            self._next_try, self._limit_s = 0.0, _LIMIT_S
         self.books.add(job.id for job in ended)
         attempts = self.books.ask(self.jobs, self.told)
         since = recovery.since_launch(self.events)
@@ -307,6 +309,8 @@ class SlurmSweep:
             if task.id not in self.waiting:
                 self.waiting[task.id] = task
                 self.board.set(task, State.PENDING)
+        # A job does its tasks in the order given.
+        self.waiting = {task.id: task for task in self.plan.tasks if task.id in self.waiting}
 
     def _cause_without_driver(self, job: SubmittedJob, attempts: Sequence[queue.Attempt]) -> tuple[Cause, str]:
         """By who cancelled it; by the controller as long as it remembers; by accounting, which lags behind; else nothing."""
