@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import queue
 import signal
-import socket
 import threading
 import time
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from eva_hpc.cluster.board import Board, State
 from eva_hpc.cluster.execution import Attempt, MissingInput, conclude, prepare
 from eva_hpc.cluster.failure import first_failure
 from eva_hpc.cluster.ledger import Ledger
+from eva_hpc.cluster.node_local import free_port
 from eva_hpc.cluster.owners import is_alive, this_process
 from eva_hpc.cluster.worker import forked
 from eva_hpc.config.site import Site
@@ -138,7 +138,7 @@ class LocalPool:
     def _run_processes(self, running: _Running, attempt: Attempt) -> list[int]:
         """Exit codes by rank. When one rank fails the others are ended: they would wait for it for ever."""
         encoded = attempt.model_dump_json().encode()
-        master = ("127.0.0.1", _free_port()) if attempt.task.parallel == "ranks" and attempt.world_size > 1 else None
+        master = ("127.0.0.1", free_port()) if attempt.task.parallel == "ranks" and attempt.world_size > 1 else None
         for rank in range(attempt.world_size):
             process = self._server.Process(target=forked, args=(encoded, rank, master), name=f"{attempt.task.stage}:{rank}")
             process.start()
@@ -221,9 +221,3 @@ def _reason(attempt: Attempt, running: _Running) -> str:
 def _how(code: int | None) -> str:
     code = code or 1
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"left with code {code}"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

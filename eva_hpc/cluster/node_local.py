@@ -85,7 +85,7 @@ def rendezvous_port(job_id: str) -> int:
     return free_port(port_range(job_id)[:_FOR_RENDEZVOUS])
 
 
-def free_port(ports: range) -> int:
+def free_port(ports: range = range(0)) -> int:
     """The first of these TCP ports that is free on this node, else one the kernel chooses. Another process may be faster."""
     for port in [*ports, 0]:
         with socket.socket() as probe:

@@ -137,8 +137,9 @@ def _tried(call: Callable[[], None]) -> str | None:
 
 def _step(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
     """What a nested step did: its ranks' answers, or what srun said."""
+    from eva_hpc.cluster.node_local import free_port
     from eva_hpc.cluster.queue import QueueError
-    from eva_hpc.cluster.rendezvous import clean_environment, free_port, master_address, nested_step
+    from eva_hpc.cluster.rendezvous import clean_environment, master_address, nested_step
 
     nodes = request["nodes"]
     command = nested_step(

@@ -114,11 +114,3 @@ def master_address(environ: Mapping[str, str] = os.environ) -> str:
     except socket.gaierror:
         return show_node(first)["NodeAddr"]
     return first
-
-
-def free_port() -> int:
-    """A TCP port that is free now on this node. Another process may take it first: on EADDRINUSE ask again."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        port: int = probe.getsockname()[1]
-    return port

@@ -5,11 +5,9 @@ What is done the store says; what was tried and how it ended, the ledger; what r
 
 from __future__ import annotations
 
-import gc
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from enum import Enum
@@ -24,7 +22,7 @@ from eva_hpc.cluster.ledger import Ledger
 from eva_hpc.cluster.owners import is_alive
 from eva_hpc.config.sweep import Value
 from eva_hpc.plan.index import Index, IndexedRun, read_index
-from eva_hpc.plan.plan import Task
+from eva_hpc.plan.plan import Task, without_garbage_collection
 from eva_hpc.store.artifacts import CLAIM, MANIFEST, WORK, Store
 from eva_hpc.store.keys import Identity, containing
 
@@ -122,21 +120,9 @@ class SweepStatus:
 
 def status_of(results: Path) -> SweepStatus | None:
     """The state of the sweep that has its results there; None if it was never launched."""
-    with _without_collecting():
+    with without_garbage_collection():
         index = read_index(results)
         return _Look(results, index).status() if index is not None else None
-
-
-@contextmanager
-def _without_collecting() -> Iterator[None]:
-    """Reading a large ledger makes millions of objects and no cycle: looking for cycles would take most of the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 class _Look:

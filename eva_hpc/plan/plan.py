@@ -116,7 +116,7 @@ class Plan(BaseModel):
 
 
 @contextmanager
-def _without_garbage_collection() -> Iterator[None]:
+def without_garbage_collection() -> Iterator[None]:
     """For making millions of objects that stay: looking for garbage among them takes longer than all else."""
     enabled = gc.isenabled()
     gc.disable()
@@ -127,7 +127,7 @@ def _without_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-@_without_garbage_collection()
+@without_garbage_collection()
 def make_plan(experiment: Experiment) -> Plan:
     """Plan an experiment.
 

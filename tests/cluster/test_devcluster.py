@@ -147,7 +147,8 @@ def test_srun_reaches_two_nodes_with_their_own_gpus(devcluster: Cluster) -> None
 @pytest.mark.slow
 def test_a_submitit_driver_runs_all_reduce_over_two_nodes_in_a_nested_step(devcluster: Cluster, tmp_path: Path) -> None:
     def drive(script: str) -> tuple[int, str]:
-        from eva_hpc.cluster.rendezvous import clean_environment, free_port, master_address, nested_step
+        from eva_hpc.cluster.node_local import free_port
+        from eva_hpc.cluster.rendezvous import clean_environment, master_address, nested_step
 
         rank = [sys.executable, "-c", script]
         step = nested_step(rank, nodes=2, ranks_per_node=2, gpus_per_node=2, cpus_per_rank=2, gpu_type="a100")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 
 from tabulate import tabulate
@@ -43,6 +43,5 @@ def write(stories: Sequence[Story], path: Path) -> None:
 
 
 def _counted(words: Sequence[str]) -> list[str]:
-    """Repetitions in a row told once: ["timeout: requeued ×3"]."""
-    runs = [(word, len(list(same))) for word, same in groupby(words)]
-    return [f"{word} ×{count}" if count > 1 else word for word, count in runs]
+    """Each told once, in the order of the first: ["timeout: requeued ×3", "timeout: restarted ×3"]."""
+    return [f"{word} ×{count}" if count > 1 else word for word, count in Counter(words).items()]
