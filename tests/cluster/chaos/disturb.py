@@ -239,7 +239,8 @@ class Chaos:
         self.story.seconds = seconds
         if steps_again is None:
             # One interval for each time that training was started again.
-            steps_again = steps_within(CHECKPOINT_S, training) * (len({note["process"] for note in training}) - 1)
+            restarts = max(0, len({note["process"] for note in training}) - 1)
+            steps_again = restarts * steps_within(CHECKPOINT_S, training)
         assert repeated <= steps_again, f"{repeated} steps were repeated\n{self.told()}"
 
     def tell(self) -> None:

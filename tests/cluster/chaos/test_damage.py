@@ -41,6 +41,7 @@ def stop_in_training(chaos: Chaos) -> Path:
     return max(chaos.root.glob("store/train/*/work/checkpoints/*/COMPLETE")).parent
 
 
+@pytest.mark.chaos
 def test_a_checkpoint_was_cut_between_two_attempts(chaos: Chaos) -> None:
     checkpoint = stop_in_training(chaos)
     cut(max(checkpoint.glob("*.pt"), key=lambda path: path.stat().st_size))
