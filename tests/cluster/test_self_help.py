@@ -80,21 +80,6 @@ def test_a_mistake_costs_one_run_and_the_others_are_held_until_it_is_mended(devc
     assert len(tasks) == len(set(tasks))
 
 
-def test_a_stage_that_saves_nothing_within_its_time_is_given_up(devcluster: Cluster, tmp_path: Path) -> None:
-    site = site_file(
-        tmp_path,
-        fault={"stage": "questions", "kind": "stuck"},
-        slurm={"time_minutes": 1, "signal_delay_s": 45},
-        **ONE_PROCESS,
-    )
-    result = sweep(*ONE_RUN, "--site", site, timeout=400)
-
-    assert result.returncode == 1, explain(result, tmp_path)
-    assert [event["cause"] for event in events(tmp_path, "requeued")] == ["timeout"]
-    (failed,) = events(tmp_path, "failed")
-    assert (failed["cause"], failed["reason"]) == ("timeout", "2 attempts in a row saved nothing new in 1 min")
-
-
 def test_a_stage_without_a_sign_of_life_is_ended_and_tried_again(devcluster: Cluster, tmp_path: Path) -> None:
     fault = {"stage": "questions", "kind": "hung", "once": str(tmp_path / "happened")}
     site = site_file(tmp_path, fault=fault, engine={"hang_minutes": 0.05}, **ONE_PROCESS)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from eva_hpc.cluster import queue
+from eva_hpc.cluster.devcluster import Cluster
 from tests.cluster.chaos.disturb import Chaos
+from tests.cluster.sweeps import explain, ledger, results_of, site_file, sweep
+from tests.cluster.test_self_help import ONE_RUN
 
 pytestmark = pytest.mark.slow
 
@@ -48,6 +52,19 @@ def test_the_time_limit_is_hit_again_and_again_while_it_trains(chaos: Chaos) -> 
     assert {event["cause"] for event in requeued} == {"timeout"}
     assert len(chaos.events("submitted")) == 2
     chaos.verify(steps_again=0)
+
+
+@pytest.mark.chaos
+def test_a_stage_that_saves_nothing_within_its_time_is_given_up(cluster: Cluster, tmp_path: Path) -> None:
+    stuck = {"stage": "questions", "kind": "stuck"}
+    site = site_file(tmp_path, fault=stuck, slurm={"time_minutes": 1, "signal_delay_s": 45, "mem_gb": 2}, stages={})
+    result = sweep(*ONE_RUN, "--site", site, timeout=600)
+
+    assert result.returncode == 1, explain(result, tmp_path)
+    events = ledger(results_of(tmp_path))
+    assert [event["cause"] for event in events if event["event"] == "requeued"] == ["timeout"]
+    (failed,) = [event for event in events if event["event"] == "failed"]
+    assert (failed["cause"], failed["reason"]) == ("timeout", "2 attempts in a row saved nothing new in 1 min")
 
 
 def test_the_job_makes_way_for_one_of_higher_priority_and_goes_on_after_it(chaos: Chaos) -> None:
