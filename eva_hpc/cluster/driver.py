@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -164,18 +165,24 @@ class _Job:
 
         Where Slurm refuses, it ends the job all the same when its time is up, and the launcher submits it again.
         """
-        while not self.ended.is_set():
+        # The TERM that follows at once reaches Slurm's own commands too, if they run here: what is ignored, they ignore.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        self._until_answered(lambda: queue.requeue(self.id))
+        if changes:
+            self._until_answered(lambda: queue.update(self.id, changes))
+        signal.signal(signal.SIGTERM, lambda *_: self.ended.set())
+        self._await_the_end()
+
+    def _until_answered(self, ask: Callable[[], None]) -> None:
+        """Ask Slurm for something, again while its controller is away."""
+        while True:
             try:
-                queue.requeue(self.id)
-                if changes:
-                    queue.update(self.id, changes)
-                break
+                return ask()
             except queue.ControllerAway:
                 time.sleep(_LOOK_AGAIN_S)
             except queue.QueueError as error:
-                print(f"not requeued, or unchanged: {error}", file=sys.stderr, flush=True)
-                break
-        self._await_the_end()
+                print(f"Slurm refused: {error}", file=sys.stderr, flush=True)
+                return None
 
     def _leave_if_told_to(self, task: Task) -> None:
         if self.time_is_up.is_set():

@@ -139,7 +139,11 @@ def test_only_the_latest_checkpoint_is_kept_and_it_is_complete(folder: Path) -> 
     checkpoints = list((folder / "stopped" / "work" / "checkpoints").glob("step-*"))
 
     assert [path.name for path in checkpoints] == ["step-00000003"]
-    assert json.loads((checkpoints[0] / "COMPLETE").read_text()) == {"step": 3, "world_size": 2}
+    marker = json.loads((checkpoints[0] / "COMPLETE").read_text())
+    assert (marker["step"], marker["world_size"]) == (3, 2)
+    sizes = {path.name: path.stat().st_size for path in checkpoints[0].iterdir() if path.name != "COMPLETE"}
+    assert marker["files"] == sizes
+    assert len(sizes) >= 4, "weights and optimiser of two ranks"
 
 
 @pytest.mark.parametrize(("name", "start"), [("two_ranks", "llama"), ("gemma2_trained", "gemma2"), ("bf16", "llama")])
