@@ -282,7 +282,7 @@ def submitted(sweep: Sweep, results: Path) -> None:
     launcher, queued, accounted = [], [], []
     for number, array in enumerate(make_arrays(planned, make_jobs(planned, planned.tasks, site), site), start=100):
         shape = {"nodes": array.shape.nodes, "gpus_per_node": array.shape.gpus_per_node}
-        jobs = [{"name": job.name, "tasks": list(job.tasks), "needs": list(job.after)} for job in array.jobs]
+        jobs = [{"name": job.name, "tasks": list(job.tasks)} for job in array.jobs]
         asked = {
             "token": f"{number}",
             "array": array.name,

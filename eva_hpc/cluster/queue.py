@@ -181,17 +181,6 @@ def cancel(job_ids: Iterable[str], timeout_s: float = 60) -> None:
         raise QueueError("\n".join(refusals))
 
 
-def hold(job_ids: Iterable[str], timeout_s: float = 30) -> None:
-    """Keep waiting jobs from starting until somebody releases them.
-
-    Raises:
-        ControllerAway: no answer.
-        QueueError: scontrol refused, e.g. because a job has ended.
-    """
-    if wanted := sorted(set(job_ids)):
-        _output(["scontrol", "hold", ",".join(wanted)], timeout_s)
-
-
 def requeue(job_id: str, timeout_s: float = 60) -> None:
     """Put a running job back into the queue; Slurm ends its processes.
 

@@ -170,7 +170,7 @@ def test_a_waiting_job_can_be_held_and_told_which_node_to_avoid(devcluster: Clus
     sbatch = ["sbatch", "--parsable", "--output=/dev/null", "--begin=now+1hour", "--wrap", "true"]
     job = subprocess.run(sbatch, check=True, capture_output=True, text=True, timeout=20).stdout.strip()
     queue.update(job, {"ExcNodeList": "node1"})
-    queue.hold([job])
+    subprocess.run(["scontrol", "hold", job], check=True, timeout=20)
     assert queue.show_job(job)["ExcNodeList"] == "node1"
     assert queue.squeue([job])[job].reason.startswith("JobHeld")
     queue.cancel([job])
@@ -185,7 +185,7 @@ def test_nodes_that_work_are_not_down(devcluster: Cluster) -> None:
 def test_tasks_of_an_array_that_wait_for_different_things_are_told_apart(devcluster: Cluster) -> None:
     sbatch = ["sbatch", "--parsable", "--output=/dev/null", "--array=0-5", "--begin=now+1hour", "--wrap", "true"]
     array = subprocess.run(sbatch, check=True, capture_output=True, text=True, timeout=20).stdout.strip()
-    queue.hold([f"{array}_1", f"{array}_3"])
+    subprocess.run(["scontrol", "hold", f"{array}_1,{array}_3"], check=True, timeout=20)
     entries = queue.squeue([f"{array}_{index}" for index in range(6)])
     assert [job for job, entry in sorted(entries.items()) if entry.reason.startswith("JobHeld")] == [f"{array}_1", f"{array}_3"]
     queue.cancel([array])
