@@ -1,0 +1,1 @@
+"""MT-Bench: what its judge is asked, and the official arithmetic from judgments to numbers."""
