@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from eva_hpc.benchmarks.official import official_file
 from eva_hpc.cluster import queue
 from eva_hpc.config.errors import ConfigError
 from eva_hpc.config.load import load_experiment, load_site
@@ -71,7 +72,12 @@ def open_request(request: Request) -> Opened:
     named = request.site or os.environ.get("EVA_HPC_SITE")
     site = load_site(named or _this_machine(), request.settings, known_stages=set(STAGES))
     experiment = load_experiment(
-        request.file, site=site, overrides=request.settings, quick=request.quick, recipe=request.recipe
+        request.file,
+        site=site,
+        overrides=request.settings,
+        quick=request.quick,
+        recipe=request.recipe,
+        official=official_file,
     )
     settings = tuple(one for one in request.settings if not one.startswith("site."))
     experiment = experiment.model_copy(update={"settings": settings, "sharing": request.sharing})

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
-from eva_hpc.config.recipe import Benchmark
+from eva_hpc.config.benchmark import Benchmark
 from eva_hpc.config.sweep import Column
 
 # metric, heading, group of headings, decimals
@@ -26,17 +27,31 @@ _DEFAULT: Mapping[str, tuple[tuple[str, str, str, int], ...]] = {
         ("reward", "mean", "Reward", 3),
         ("pairs", "pairs", "Trained", 0),
     ),
+    "arena_hard": (("win_rate", "WR", "Arena-Hard", 1),),
+    "mt_bench": (
+        ("average", "avg.", "MT-Bench", 2),
+        ("turn_1", "1st", "MT-Bench", 2),
+        ("turn_2", "2nd", "MT-Bench", 2),
+    ),
+    "alpaca_eval": (
+        ("lc_win_rate", "LC-WR", "AlpacaEval 2.0", 1),
+        ("win_rate", "WR", "AlpacaEval 2.0", 1),
+    ),
 }
 
 
 def default_columns(benchmarks: Mapping[str, Benchmark]) -> tuple[Column, ...]:
-    """The columns of a recipe's benchmarks. With several benchmarks the groups carry their names."""
+    """The columns of a recipe's benchmarks. Where the groups of two have one heading, the benchmarks' names are before it."""
+    kinds = Counter(benchmark.kind for benchmark in benchmarks.values())
+    unclear = {kind for kind, count in kinds.items() if count > 1}
+    if kinds.keys() >= {"lab", "reward"}:
+        unclear |= {"lab", "reward"}
     return tuple(
         Column(
             benchmark=name,
             metric=metric,
             heading=heading,
-            group=group if len(benchmarks) == 1 else f"{name}: {group}",
+            group=f"{name}: {group}" if benchmark.kind in unclear else group,
             decimals=decimals,
         )
         for name, benchmark in benchmarks.items()

@@ -28,5 +28,8 @@ class Coverage:
         if self.judged and self.share >= least:
             return None
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.failed.items() if count)
-        found = f"only {self.judged} of {self.expected} {self.unit} have a judgment: {self.share:.1%}, below {least:.0%}"
+        found = f"only {self.judged} of {self.expected} {self.unit} have a judgment"
+        if self.judged:
+            permille = self.judged * 1000 // self.expected  # rounded down: 94.96% must not read "95.0%, below 95%"
+            found += f": {permille / 10:.1f}%, below {100 * least:.10g}%"
         return f"{found} ({reasons})" if reasons else found

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def read_text(path: Path) -> str:
     except FileNotFoundError:
         near = did_you_mean(path.name, [file.name for file in path.parent.iterdir()]) if path.parent.is_dir() else ""
         raise ConfigError(f"{path}: there is no such file{near}") from None
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ConfigError(f"{path}: the gzip file is damaged: {error}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: found byte {error.start} that is not UTF-8; must be UTF-8 text") from None
@@ -66,7 +67,7 @@ def read_rows(path: Path, needs: Sequence[str] = ()) -> list[Row]:
 def _json_list(path: Path, text: str) -> list[tuple[str, Any]]:
     try:
         return [(f"row {number}", row) for number, row in enumerate(json.loads(text), start=1)]
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: is not JSON: {error}") from None
 
 
@@ -76,7 +77,7 @@ def _json_lines(path: Path, text: str) -> list[tuple[str, Any]]:
         if line.strip():
             try:
                 rows.append((str(number), json.loads(line)))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ConfigError(f"{path}:{number}: is not JSON: {error}") from None
     return rows
 
@@ -85,15 +86,21 @@ def read_csv(path: Path, needs: Sequence[str] = ()) -> list[Mapping[str, str]]:
     """The rows of a CSV file with a line of headings.
 
     Raises:
-        ConfigError: the file cannot be read, lacks a column or has no rows.
+        ConfigError: the file cannot be read, lacks a column, has a row with more or fewer cells than headings, or has no rows.
     """
-    reader = csv.DictReader(io.StringIO(read_text(path)))
-    lacking = [name for name in needs if name not in (reader.fieldnames or [])]
-    if lacking:
-        raise ConfigError(
-            f"{path}:1: has no column {', '.join(lacking)}; found {', '.join(reader.fieldnames or []) or 'nothing'}"
-        )
-    rows = list(reader)
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+    try:
+        headings = reader.fieldnames or []
+        lacking = [name for name in needs if name not in headings]
+        if lacking:
+            raise ConfigError(f"{path}:1: has no column {', '.join(lacking)}; found {', '.join(headings) or 'nothing'}")
+        rows = []
+        for row in reader:
+            if None in row or None in row.values():  # how DictReader says that there are more, or fewer, cells than headings
+                raise ConfigError(f"{path}:{reader.line_num}: must have {len(headings)} cells, as the line of headings")
+            rows.append(row)
+    except csv.Error as error:
+        raise ConfigError(f"{path}:{reader.line_num}: is not CSV: {error}") from None
     if not rows:
         raise ConfigError(f"{path}: the file has no rows")
     return rows

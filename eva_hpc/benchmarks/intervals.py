@@ -32,12 +32,12 @@ def interval(
         seed: of the resampling.
 
     Returns:
-        Low and high end; None for fewer than two questions.
+        Low and high end; None if fewer than two questions have judgments.
     """
-    if len(sums) < 2:
-        return None
     over = np.asarray(sums, dtype=np.float64)
     under = np.ones_like(over) if counts is None else np.asarray(counts, dtype=np.float64)
+    if np.count_nonzero(under) < 2:
+        return None
     random = np.random.default_rng(seed)
     equal = np.full(len(over), 1 / len(over))
     values = []

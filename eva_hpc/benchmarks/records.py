@@ -1,13 +1,15 @@
 """The records of an evaluation: questions, answers and judgments, one JSON object per line.
 
 {"id": "77a0…", "category": "easy", "turns": ["Reverse: kapol"]}
-{"question_id": "77a0…", "greedy": [{"text": "lopak", "finish": "stop"}], "samples": [[{"text": …}], …]}
+{"question_id": "77a0…", "greedy": [{"text": "lopak", "finish": "stop", "prompt_sha256": "5e…"}], "samples": [[…], …]}
 {"question_id": "77a0…", "category": "easy", "greedy": [1.0], "samples": [[0.58], …]}
 """
 
 from __future__ import annotations
 
 from typing import Literal, TypedDict
+
+from typing_extensions import NotRequired
 
 
 class Question(TypedDict):
@@ -19,10 +21,14 @@ class Question(TypedDict):
 
 
 class Turn(TypedDict):
-    """The answer to one turn."""
+    """The answer to one turn. `finish` is "no room" where the conversation fills the model's context: then there is no answer.
+
+    `prompt_sha256` is the hash of the prompt as the model saw it, in its own chat template: of its token ids, as JSON.
+    """
 
     text: str
-    finish: Literal["stop", "length"]
+    finish: Literal["stop", "length", "no room"]
+    prompt_sha256: str
 
 
 class Answers(TypedDict):
@@ -43,9 +49,24 @@ class Judgments(TypedDict):
 
 
 class Metric(TypedDict):
-    """One number of a benchmark. `n` counts questions, `coverage` is the share of them that was judged."""
+    """One number of a benchmark. `n` counts questions, `coverage` is the share of them that was judged.
+
+    `low` and `high` are a 95 % interval over questions; `reason` says why there is no value.
+    """
 
     metric: str
-    value: float
+    value: float | None
     n: int
     coverage: float
+    low: NotRequired[float | None]
+    high: NotRequired[float | None]
+    reason: NotRequired[str]
+
+
+class QuestionValue(TypedDict):
+    """What a metric is at one question: the metric is the mean over questions, weighted by `weight`."""
+
+    metric: str
+    question_id: str
+    value: float
+    weight: float

@@ -8,9 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from eva_hpc.config.benchmark import ArenaHard, JudgedBenchmark, LabBenchmark, RewardBenchmark
 from eva_hpc.config.errors import ConfigError, did_you_mean
 from eva_hpc.config.paths import Reference
-from eva_hpc.config.recipe import LabBenchmark, LabChecker, LabPrompts, LabRewriter, Recipe, RewardBenchmark
+from eva_hpc.config.recipe import LabChecker, LabPolicy, LabPrompts, LabRewriter, Recipe
 from eva_hpc.config.site import Site
 from eva_hpc.config.sweep import Experiment, Table
 from eva_hpc.config.yaml_file import KeyPath, shown
@@ -40,8 +41,22 @@ def lab_problems(recipe: Recipe) -> Iterator[Problem]:
         key: KeyPath = ("benchmarks", name)
         if isinstance(benchmark, LabBenchmark) and not in_lab:
             yield key, f"found lab, which says nothing about {other}; must be reward, with a file of held-out prompts"
-        if not isinstance(benchmark, LabBenchmark) and checked:
+        if isinstance(benchmark, RewardBenchmark) and checked:
             yield key, f"found {benchmark.kind}, whose prompts the lab checker cannot judge; must be lab, or use a reward model"
+        if isinstance(benchmark, JudgedBenchmark) and isinstance(recipe.policy, LabPolicy):
+            yield key, f"found {benchmark.kind}, whose questions the lab policy cannot read; must be lab, or use another policy"
+
+
+def judge_problems(recipe: Recipe) -> Iterator[Problem]:
+    """A judged benchmark has a judge, and what its files lack can be told from the others."""
+    for name, benchmark in recipe.benchmarks.items():
+        if not isinstance(benchmark, JudgedBenchmark):
+            continue
+        key: KeyPath = ("benchmarks", name)
+        if (benchmark.judge or recipe.judge) is None:
+            yield key, f"found {benchmark.kind} without a judge; give the recipe, or this benchmark, one: judge: {{model: …}}"
+        if isinstance(benchmark, ArenaHard) and benchmark.files.questions and not benchmark.files.baseline:
+            yield (*key, "files", "baseline"), "missing; own questions need the answers of the model to compare with"
 
 
 def table_problems(table: Table, recipe: Recipe) -> Iterator[Problem]:
@@ -55,7 +70,9 @@ def table_problems(table: Table, recipe: Recipe) -> Iterator[Problem]:
 
 
 def content_problem(reference: Reference, path: Path) -> Problem | None:
-    """What is wrong with an existing prompt file or model folder, at the key that names it."""
+    """What is wrong with an existing file or model folder, at the key that names it."""
+    if reference.kind == "file":
+        return None if path.is_file() else (reference.key, f"found {reference.text!r}; not a file")
     if reference.kind == "model":
         text = _model_problem(path)
         return (reference.key, f"found {reference.text!r}; {text}") if text else None

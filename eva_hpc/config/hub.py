@@ -70,7 +70,7 @@ def needs(experiment: Experiment) -> list[Need]:
     found: dict[tuple[Any, ...], Need] = {}
     for _, recipe in experiment.points:
         for reference in references(recipe):
-            if reference.kind == "prompts" or Path(reference.text).is_absolute():
+            if reference.kind not in ("model", "dataset") or Path(reference.text).is_absolute():
                 continue
             section: Any = recipe
             for part in reference.key[:-1]:

@@ -75,7 +75,13 @@ def _unknown_stage(stage: str, known: Collection[str]) -> str:
 
 
 def load_experiment(
-    sweep_file: str | Path, *, site: Site, overrides: Sequence[str] = (), quick: bool = False, recipe: str | None = None
+    sweep_file: str | Path,
+    *,
+    site: Site,
+    overrides: Sequence[str] = (),
+    quick: bool = False,
+    recipe: str | None = None,
+    official: paths.OfficialFile = paths.by_name_only,
 ) -> Experiment:
     """A sweep with its recipe for this site, every grid point validated, every named file checked and fingerprinted.
 
@@ -85,6 +91,7 @@ def load_experiment(
         overrides: arguments of ``--set``; those that start with ``sweep.`` or ``recipe.`` apply.
         quick: apply the recipe's quick keys and keep the first `quick_seeds` seeds.
         recipe: another choice than the site's: a scale of the sweep (``lab``, ``full``) or a recipe file.
+        official: where the official files of a benchmark lie, there or not, and their fingerprints.
 
     Raises:
         ConfigError: one line for each mistake. Mistakes of a grid point point to the value of the axis in the sweep file.
@@ -99,7 +106,7 @@ def load_experiment(
     document = apply(quick_document if quick else written, Recipe, chosen)
     base = validated(Recipe, document)
 
-    points, fingerprints = _points(sweep, sweep_document, document, base)
+    points, fingerprints = _points(sweep, sweep_document, document, base, official)
     problems = [sweep_document.at(*problem) for problem in check.table_problems(sweep.table, base)]
     if problems:
         raise ConfigError(*problems)
@@ -163,7 +170,7 @@ def _refuse_idle_keys(sweep: Sweep, document: Document, chosen: Sequence[Setting
 
 
 def _points(
-    sweep: Sweep, sweep_document: Document, document: Document, base: Recipe
+    sweep: Sweep, sweep_document: Document, document: Document, base: Recipe, official: paths.OfficialFile
 ) -> tuple[tuple[Point, ...], dict[str, str]]:
     """Every combination of the axes' values with its recipe, and the fingerprints of what these name.
 
@@ -183,8 +190,12 @@ def _points(
             problems += error.problems
             continue
         texts: dict[KeyPath, str] = {}
-        found: list[check.Problem] = list(check.lab_problems(recipe))
+        found: list[check.Problem] = [*check.lab_problems(recipe), *check.judge_problems(recipe)]
         for reference in paths.references(recipe):
+            if reference.kind == "official":
+                texts[reference.key], of_content = official(*reference.text.split("/"))
+                fingerprints[texts[reference.key]] = of_content
+                continue
             known = (reference, at_point.origin(reference.key))
             if known not in seen:
                 seen[known] = _located(*known)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from eva_hpc.config.benchmark import JudgedBenchmark, RewardBenchmark, official_roles, official_set
 from eva_hpc.config.errors import did_you_mean
 from eva_hpc.config.recipe import (
     FilePrompts,
@@ -21,7 +22,6 @@ from eva_hpc.config.recipe import (
     ModelEvolver,
     PretrainedPolicy,
     Recipe,
-    RewardBenchmark,
     SequenceClassification,
 )
 from eva_hpc.config.yaml_file import KeyPath, shown
@@ -29,18 +29,28 @@ from eva_hpc.config.yaml_file import KeyPath, shown
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
+OfficialFile = Callable[[str, str], tuple[str, str]]
+"""From the name of an official set and a role in it to the absolute path of the file, there or not, and its fingerprint."""
+
+
+def by_name_only(set_: str, role: str) -> tuple[str, str]:
+    """An official file known by its name alone, where nobody can say more."""
+    return f"/official/{set_}/{role}", f"official:{set_}/{role}"
+
+
 @dataclass(frozen=True)
 class Reference:
-    """Something outside the recipe that it names: a prompt file (then with its column), a model or a data set of the hub."""
+    """Something outside the recipe that it names: a prompt file (then with its column), another file, a model or a data set
+    of the hub; or, without naming it, a file of a benchmark's official set: then `text` is "SET/ROLE"."""
 
     key: KeyPath
     text: str
-    kind: Literal["prompts", "model", "dataset"]
+    kind: Literal["prompts", "file", "official", "model", "dataset"]
     column: str = ""
 
 
 def references(recipe: Recipe) -> list[Reference]:
-    """Everything outside that a recipe names."""
+    """Everything outside that a recipe needs."""
     result = []
     if isinstance(recipe.policy, PretrainedPolicy):
         result.append(Reference(("policy", "path"), recipe.policy.path, "model"))
@@ -55,6 +65,12 @@ def references(recipe: Recipe) -> list[Reference]:
     for name, benchmark in recipe.benchmarks.items():
         if isinstance(benchmark, RewardBenchmark):
             result.append(Reference(("benchmarks", name, "path"), benchmark.path, "prompts", benchmark.column))
+        elif isinstance(benchmark, JudgedBenchmark):
+            key = ("benchmarks", name, "files")
+            named = {role: text for role, text in benchmark.files.model_dump().items() if text is not None}
+            result += [Reference((*key, role), text, "file") for role, text in named.items()]
+            official = official_roles(benchmark)
+            result += [Reference((*key, role), f"{official_set(benchmark)}/{role}", "official") for role in official]
     return result
 
 

@@ -10,7 +10,7 @@ Sections that come in kinds have short forms::
     reward: lab                      {kind: lab}
     reward: models/reward            {kind: sequence_classification, path: models/reward}
     evolver: lab                     {kind: lab}                                 also policy
-    benchmarks: {easy: lab}          {easy: {kind: lab}}
+    benchmarks: {easy: lab}          {easy: {kind: lab}}                         also alpaca_eval, arena_hard, mt_bench
 
 A relative path is looked for beside the file it is written in, then in the working directory (see `config/paths.py`).
 """
@@ -19,24 +19,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from eva_hpc.config.shorthand import BENCHMARK, EVOLVER, POLICY, PROMPTS, REWARD
+from eva_hpc.config.benchmark import Benchmark, BenchmarkName, Judge
+from eva_hpc.config.section import Name, Section, broken_rule, kind_of
+from eva_hpc.config.shorthand import EVOLVER, POLICY, PROMPTS, REWARD
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Levels = Annotated[tuple[Annotated[int, Field(ge=1, le=9)], ...], Field(strict=False, min_length=1)]
-
-
-class Section(BaseModel):
-    """A part of a file a user writes: immutable; an unknown key, "2" or true for a number, and NaN are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-def broken_rule(key: str, problem: str) -> PydanticCustomError:
-    """The error of a rule between several keys, reported at the dotted `key` of the section."""
-    return PydanticCustomError("rule", "{problem}", {"problem": problem, "key": key})
 
 
 # ---------------------------------------------------------------------------- policy
@@ -174,23 +163,17 @@ class OpenAIEvolver(Section):
     concurrency: int = Field(default=16, ge=1)
 
 
-def _kind(value: Any) -> str | None:
-    """The `kind` of a section, given as a mapping or a model; None lets pydantic list the allowed kinds."""
-    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
-    return kind if isinstance(kind, str) else None
-
-
 Policy = Annotated[
-    Annotated[LabPolicy, Tag("lab")] | Annotated[PretrainedPolicy, Tag("pretrained")], Discriminator(_kind), POLICY
+    Annotated[LabPolicy, Tag("lab")] | Annotated[PretrainedPolicy, Tag("pretrained")], Discriminator(kind_of), POLICY
 ]
 Prompts = Annotated[
     Annotated[LabPrompts, Tag("lab")] | Annotated[FilePrompts, Tag("file")] | Annotated[HubPrompts, Tag("hub")],
-    Discriminator(_kind),
+    Discriminator(kind_of),
     PROMPTS,
 ]
 Reward = Annotated[
     Annotated[LabChecker, Tag("lab")] | Annotated[SequenceClassification, Tag("sequence_classification")],
-    Discriminator(_kind),
+    Discriminator(kind_of),
     REWARD,
 ]
 Evolver = Annotated[
@@ -198,7 +181,7 @@ Evolver = Annotated[
     | Annotated[PolicyEvolver, Tag("policy")]
     | Annotated[ModelEvolver, Tag("model")]
     | Annotated[OpenAIEvolver, Tag("openai")],
-    Discriminator(_kind),
+    Discriminator(kind_of),
     EVOLVER,
 ]
 
@@ -251,35 +234,7 @@ class Warmup(Section):
     responses_per_prompt: int = Field(default=6, ge=2)
 
 
-# ---------------------------------------------------------------------------- benchmarks
-
-
-class LabBenchmark(Section):
-    """Held-out lab prompts, easy, medium and hard, and a two-turn part; win rate against the start policy."""
-
-    kind: Literal["lab"] = "lab"
-    split: Literal["test", "tune"] = "test"
-    prompts: int = Field(default=100, ge=1, description="held-out prompts per difficulty, and dialogues of the two-turn part")
-    samples: int = Field(default=4, ge=1, description="sampled answers per prompt")
-    greedy: bool = Field(default=True, description="also the greedy answer")
-
-
-class RewardBenchmark(Section):
-    """Held-out prompts from a file, answered and scored by the recipe's own reward model; win rate against the start policy."""
-
-    kind: Literal["reward"] = "reward"
-    path: str = Field(min_length=1, description="a .jsonl or .parquet file")
-    column: str = "prompt"
-    limit: int | None = Field(default=None, ge=1)
-    max_tokens: int = Field(default=1024, ge=1, description="longer prompts are set aside and counted")
-    samples: int = Field(default=1, ge=1, description="sampled answers per prompt")
-    greedy: bool = Field(default=False, description="also the greedy answer")
-
-
-Benchmark = Annotated[
-    Annotated[LabBenchmark, Tag("lab")] | Annotated[RewardBenchmark, Tag("reward")], Discriminator(_kind), BENCHMARK
-]
-BenchmarkName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+# ---------------------------------------------------------------------------- recipe
 
 
 class Recipe(Section):
@@ -296,6 +251,7 @@ class Recipe(Section):
     reward: Reward
     creator: Creator
     optimiser: Optimiser = Optimiser()
+    judge: Judge | None = Field(default=None, description="of the judged benchmarks without one of their own")
     benchmarks: dict[BenchmarkName, Benchmark] = Field(min_length=1)
     quick: dict[str, Any] = Field(default_factory=dict, description="dotted keys that --quick sets, e.g. prompts.count: 64")
 

@@ -79,14 +79,15 @@ def _evolver(text: str) -> dict[str, Any]:
 
 
 def _benchmark(text: str) -> dict[str, Any]:
-    if text in ("lab", "reward"):
+    if text in ("lab", "reward", *_JUDGED):
         return {"kind": text}
-    near = difflib.get_close_matches(text.lower(), ("lab",), n=1)
-    raise ValueError(f"found {text!r}; must be {BENCHMARK.allowed}" + ("; did you mean 'lab'?" if near else ""))
+    near = difflib.get_close_matches(text.lower(), ("lab", *_JUDGED), n=1)
+    raise ValueError(f"found {text!r}; must be {BENCHMARK.allowed}" + (f"; did you mean '{near[0]}'?" if near else ""))
 
 
+_JUDGED = ("alpaca_eval", "arena_hard", "mt_bench")
 POLICY = Shorthand(_policy, "lab, or a model's folder or hub name")
 PROMPTS = Shorthand(_prompts, "lab, a .jsonl or .parquet file, or a data set's hub name org/name")
 REWARD = Shorthand(_reward, "lab, or a reward model's folder or hub name")
 EVOLVER = Shorthand(_evolver, "lab or policy")
-BENCHMARK = Shorthand(_benchmark, "lab")
+BENCHMARK = Shorthand(_benchmark, "lab, alpaca_eval, arena_hard or mt_bench")

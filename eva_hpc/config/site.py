@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from eva_hpc.config.recipe import Name, Section, broken_rule
+from eva_hpc.config.section import Name, Section, broken_rule
 from eva_hpc.config.sweep import Value
 
 

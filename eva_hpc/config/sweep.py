@@ -9,7 +9,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from eva_hpc.config.recipe import Name, Recipe, Section
+from eva_hpc.config.recipe import Recipe
+from eva_hpc.config.section import Name, Section
 
 
 def _scalar(value: Any) -> Any:

@@ -10,11 +10,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import Any
 
-from eva_hpc.config.recipe import (
+from eva_hpc.config.benchmark import (
+    JUDGED_WITH,
+    SCORED_WITH,
+    AlpacaEval,
+    ArenaHard,
     Benchmark,
-    FilePrompts,
+    JudgedBenchmark,
     LabBenchmark,
+    MtBench,
+    RewardBenchmark,
+    judge_in_words,
+)
+from eva_hpc.config.recipe import (
+    FilePrompts,
     LabChecker,
     LabPrompts,
     ModelEvolver,
@@ -26,10 +37,13 @@ from eva_hpc.config.recipe import (
 from eva_hpc.plan.graph import Node
 from eva_hpc.stages import (
     answer,
+    ask_judge,
     evaluate,
     evolve,
     generate,
     judge,
+    judged_questions,
+    judged_score,
     mix,
     pair,
     prompts,
@@ -161,6 +175,52 @@ class _Run:
         return Node(spec, _part(number), {"policy": policy, "pairs": pairs})
 
     def _benchmark(self, benchmark: Benchmark, final: Node) -> Judging:
+        if isinstance(benchmark, LabBenchmark | RewardBenchmark):
+            return self._rewarded(benchmark, final)
+        return self._judged(benchmark, final)
+
+    def _judged(self, benchmark: JudgedBenchmark, final: Node) -> Judging:
+        """Answers of the final policy, judged by a server."""
+        named: dict[str, str | None] = benchmark.files.model_dump()
+        files = {role: path for role, path in named.items() if path is not None}
+        edition = benchmark.version if isinstance(benchmark, ArenaHard) else ""
+        judge = benchmark.judge or self.recipe.judge
+        assert judge is not None, "a benchmark without a judge is refused where recipes are checked"
+
+        def about(*roles: str) -> dict[str, Any]:
+            """What a stage reads of the files, with their fingerprints."""
+            some = {role: files[role] for role in roles if role in files}
+            prints = {role: self._fingerprint(path) for role, path in some.items()}
+            return {"kind": benchmark.kind, "edition": edition, "files": some, "fingerprints": prints}
+
+        asked = Node(judged_questions.Spec(limit=benchmark.limit, **about("questions")), "evaluation", salt=self.salt)
+        decoding = self.recipe.generation.model_copy(
+            update={name: getattr(benchmark, name) for name in ("temperature", "top_p", "max_new_tokens")}
+        )
+        temperatures = benchmark.temperatures if isinstance(benchmark, MtBench) else {}
+        answers = Node(
+            answer.Spec(generation=decoding, samples=1, greedy=False, seed=self.seed, temperatures=temperatures),
+            "evaluation",
+            {"policy": final, "questions": asked},
+        )
+        alpaca = benchmark if isinstance(benchmark, AlpacaEval) else AlpacaEval()
+        judgments = Node(
+            ask_judge.Spec(judge=judge, both_orders=alpaca.both_orders, **about("questions", *JUDGED_WITH)),
+            "evaluation",
+            {"questions": asked, "answers": answers},
+        )
+        node = Node(
+            judged_score.Spec(
+                min_coverage=benchmark.min_coverage,
+                difficulty_by=alpaca.difficulty_by,
+                **about("questions", *SCORED_WITH),
+            ),
+            "evaluation",
+            {"questions": asked, "answers": answers, "judgments": judgments},
+        )
+        return Judging(node, judge_in_words(benchmark, judge))
+
+    def _rewarded(self, benchmark: LabBenchmark | RewardBenchmark, final: Node) -> Judging:
         """Answers of the final and of the start policy, judged alike. The start policy's are shared by all runs."""
         in_lab = isinstance(benchmark, LabBenchmark)
         path = "" if isinstance(benchmark, LabBenchmark) else benchmark.path

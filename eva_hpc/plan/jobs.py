@@ -19,8 +19,8 @@ from eva_hpc.config.sweep import Value
 from eva_hpc.plan.plan import Plan, Task
 from eva_hpc.store.keys import Identity
 
-JUDGING = "judge"
-"""The stage that may wait for a server for hours: where it needs no GPU, it and what follows get a job without any."""
+JUDGING = ("judge", "ask_judge")
+"""The stages that may wait for a server for hours: where one needs no GPU, it and what follows get a job without any."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,7 @@ def _chain(plan: Plan, tasks: Sequence[Task], site: Site) -> list[list[Task]]:
     """Tasks of one job cut where the place changes, and before judging that needs no GPU."""
     later: set[str] = set()
     for task in tasks:
-        follows = task.stage == JUDGING or any(parent.id in later for parent in plan.parents(task))
+        follows = task.stage in JUDGING or any(parent.id in later for parent in plan.parents(task))
         if follows and not task_resources(task, site).gpus_per_rank:
             later.add(task.id)
     first = [task for task in tasks if task.id not in later]

@@ -22,6 +22,8 @@ RESPONSE_SHARE = 0.3
 INSTRUCTION_TOKENS = 300
 """What an evolver is told beside the prompt."""
 UNKNOWN_PROMPTS = 10_000
+QUESTIONS = {("alpaca_eval", ""): 805, ("arena_hard", "v0.1"): 500, ("arena_hard", "v2.0"): 750, ("mt_bench", ""): 80}
+"""Of the official sets, by kind and version; own ones are taken to be as large."""
 LAB_PARAMETERS = Size(0.37e6, "the lab's")
 
 _share = functools.lru_cache(share)
@@ -74,6 +76,7 @@ _KINDS: dict[str, tuple[tuple[str, str], ...]] = {
     "train": (("optimiser", "precision"), ("optimiser", "max_length"), ("optimiser", "gradient_checkpointing")),
     "score": (("reward", ""), ("fingerprint", "")),
     "judge": (("reward", ""), ("fingerprint", "")),
+    "ask_judge": (("kind", ""), ("judge", "model")),
     "evolve": (("evolver", ""), ("fingerprint", "")),
 }
 
@@ -107,6 +110,8 @@ _READS = {
     "answer": "questions",
     "judge": "questions",
     "evaluate": "questions",
+    "ask_judge": "questions",
+    "judged_score": "questions",
 }
 """The role of the input whose records a stage goes through."""
 
@@ -194,6 +199,9 @@ class Workload:
         spec = task.spec
         if task.stage == "prompts":
             return self._prompts(spec["source"])
+        if task.stage == "judged_questions":
+            count = QUESTIONS[spec["kind"], spec["edition"]]
+            return float(min(count, spec["limit"] or count))
         if task.stage == "questions":
             benchmark = spec["benchmark"]
             return 4.0 * benchmark["prompts"] if benchmark["kind"] == "lab" else self._prompts(benchmark)

@@ -6,7 +6,8 @@ A metric row, one JSON line for each run, benchmark and metric::
      "metric": "win_rate", "value": 61.2, "n": 300, "coverage": 1.0, "judge": "lab checker", "key": "5f0c…", "version": "0.1.0",
      "git_commit": "9e1b…", "packages": {"torch": "2.13.0"}}
 
-`value` is null when the benchmark could not be scored, `n` the number of judged answers, `coverage` their share of all answers.
+`value` is null when the benchmark could not be scored, and `reason` then says why; `n` is the number of judged questions,
+`coverage` their share of all; `low` and `high` are a 95 % interval over questions, where the benchmark has one.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ class MetricRow(TypedDict):
     value: float | None
     n: int
     coverage: float
+    low: float | None
+    high: float | None
+    reason: str
     judge: str
     key: str
     version: str
@@ -85,6 +89,7 @@ class Aggregate:
     ignored_runs: tuple[str, ...]  # runs with rows that the sweep does not ask for
     measured: tuple[tuple[str, str], ...]  # every (benchmark, metric) that has a row, in the order of the rows
     versions: tuple[str, ...]  # every "version (commit)" that a row was made with
+    refused: tuple[str, ...] = ()  # "BENCHMARK of RUN: why it has no number"
 
 
 _Run = tuple[tuple[tuple[str, Value], ...], int]
@@ -133,6 +138,7 @@ def aggregate(rows: Iterable[MetricRow], experiment: Experiment) -> Aggregate:
         ignored_runs=tuple(ignored),
         measured=tuple(measured),
         versions=tuple(sorted({f"{row['version']} ({row['git_commit']})" for run in found.values() for row in run.values()})),
+        refused=_refused(columns, found.values()),
     )
 
 
@@ -167,6 +173,12 @@ def _judges(columns: Iterable[Column], runs: Iterable[Mapping[tuple[str, str], M
     rows = [row for run in runs for row in run.values()]
     judges = {column.benchmark: {row["judge"] for row in rows if row["benchmark"] == column.benchmark} for column in columns}
     return {benchmark: tuple(sorted(names)) for benchmark, names in judges.items() if names}
+
+
+def _refused(columns: Iterable[Column], runs: Iterable[Mapping[tuple[str, str], MetricRow]]) -> tuple[str, ...]:
+    shown = {(column.benchmark, column.metric) for column in columns}
+    rows = [row for run in runs for name, row in run.items() if name in shown and row["value"] is None and row.get("reason")]
+    return tuple(dict.fromkeys(f"{row['benchmark']} of {row['run']}: {row['reason']}" for row in rows))
 
 
 def readable(name: str) -> str:

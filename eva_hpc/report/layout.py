@@ -118,6 +118,8 @@ def _notes(aggregate: Aggregate, experiment: Experiment) -> list[str]:
     gaps, thin = _gaps(aggregate)
     if gaps:
         notes.append(f"Missing values of runs that have others: {_named(gaps)}.")
+    if aggregate.refused:
+        notes.append(f"No number: {_named(aggregate.refused)}.")
     if thin:
         notes.append(f"Not all answers were judged: {_named(thin)}.")
     if aggregate.ignored_runs:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import orjson
+from pydantic import Field
 
 from eva_hpc.benchmarks.records import Answers, Question, Turn
 from eva_hpc.config.recipe import Generation
-from eva_hpc.inference.engine import Engine, Request, Sampling
+from eva_hpc.inference.engine import Engine, Message, Request, Sampling
 from eva_hpc.stages.chunks import read_chunks, run_chunks
 from eva_hpc.stages.contract import Context, Counts, Inputs, Parallel, StageSpec
 from eva_hpc.stages.engines import LazyEngine
@@ -18,13 +22,19 @@ from eva_hpc.store.seeds import derive_seed
 
 
 class Spec(StageSpec):
-    """Decoding, and how many answers."""
+    """Decoding, and how many answers. `temperatures` are those of categories with one of their own."""
 
     stage: ClassVar[str] = "answer"
     generation: Generation
     samples: int
     greedy: bool
     seed: int
+    temperatures: dict[str, float] = Field(default_factory=dict)
+
+    def parameters(self) -> dict[str, Any]:
+        """Without temperatures the key is the same as before there were any."""
+        parameters = super().parameters()
+        return parameters if self.temperatures else {name: parameters[name] for name in parameters if name != "temperatures"}
 
     @property
     def parallel(self) -> Parallel:
@@ -36,7 +46,14 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
     """Answer this shard's chunks. Inputs: ``policy``, ``questions``."""
     questions: list[Question] = read_jsonl(inputs["questions"] / "questions.jsonl")
     settings = spec.generation
-    sampling = Sampling(settings.temperature, settings.top_p, settings.max_new_tokens)
+
+    def sampling(question: Question) -> Sampling:
+        temperature = spec.temperatures.get(question["category"], settings.temperature)
+        return Sampling(temperature, settings.top_p, settings.max_new_tokens)
+
+    def greedily(question: Question) -> Sampling:
+        return Sampling(0.0, 1.0, settings.max_new_tokens)
+
     with LazyEngine(settings.engine, read_policy(inputs["policy"]), context) as lazy:
 
         def answer(piece: Sequence[Question]) -> list[Answers]:
@@ -44,7 +61,7 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
             sampled = _dialogues(engine, piece, sampling, spec.seed, spec.samples)
             greedy = None
             if spec.greedy:
-                greedy = _dialogues(engine, piece, Sampling(0.0, 1.0, settings.max_new_tokens), spec.seed, 1)
+                greedy = _dialogues(engine, piece, greedily, spec.seed, 1)
             return [
                 Answers(question_id=question["id"], greedy=greedy[i][0] if greedy else None, samples=sampled[i])
                 for i, question in enumerate(piece)
@@ -62,20 +79,41 @@ def finish(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
 
 
 def _dialogues(
-    engine: Engine, questions: Sequence[Question], sampling: Sampling, seed: int, samples: int
+    engine: Engine, questions: Sequence[Question], sampling: Callable[[Question], Sampling], seed: int, samples: int
 ) -> list[list[list[Turn]]]:
-    """Turns of `samples` answers per question; each later turn sees that sample's own earlier answers."""
+    """Turns of `samples` answers per question; each later turn sees that sample's own earlier answers.
+
+    A turn that leaves no room for an answer gets none, and neither do the turns after it.
+    """
     answers: list[list[list[Turn]]] = [[[] for _ in range(samples)] for _ in questions]
     for turn in range(max(len(question["turns"]) for question in questions)):
-        asked = [(i, j) for i, question in enumerate(questions) if turn < len(question["turns"]) for j in range(samples)]
-        requests = []
-        for i, j in asked:
-            messages = []
-            for earlier in range(turn):
-                messages.append({"role": "user", "content": questions[i]["turns"][earlier]})
-                messages.append({"role": "assistant", "content": answers[i][j][earlier]["text"]})
-            messages.append({"role": "user", "content": questions[i]["turns"][turn]})
-            requests.append(Request(engine.render(messages), (derive_seed(seed, "answer", questions[i]["id"], turn, j),)))
-        for (i, j), responses in zip(asked, engine.generate(requests, sampling), strict=True):
-            answers[i][j].append(Turn(text=responses[0]["text"], finish=responses[0]["finish"]))
+        asked: dict[Sampling, list[tuple[int, int, Request]]] = {}
+        for i, question in enumerate(questions):
+            for j in range(samples if turn < len(question["turns"]) else 0):
+                tokens = engine.render(_messages(question, answers[i][j]))
+                if len(tokens) >= engine.longest or (turn and answers[i][j][-1]["finish"] == "no room"):
+                    answers[i][j].append(Turn(text="", finish="no room", prompt_sha256=_sha256(tokens)))
+                else:
+                    request = Request(tokens, (derive_seed(seed, "answer", question["id"], turn, j),))
+                    asked.setdefault(sampling(question), []).append((i, j, request))
+        for how, requests in asked.items():
+            responses = engine.generate([request for _, _, request in requests], how)
+            for (i, j, request), (response,) in zip(requests, responses, strict=True):
+                turns = answers[i][j]
+                turns.append(
+                    Turn(text=response["text"], finish=response["finish"], prompt_sha256=_sha256(request.prompt_tokens))
+                )
     return answers
+
+
+def _messages(question: Question, answered: Sequence[Turn]) -> list[Message]:
+    """The conversation up to the next turn."""
+    messages = []
+    for asked, answer in zip(question["turns"], answered, strict=False):
+        messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": answer["text"]}]
+    return [*messages, {"role": "user", "content": question["turns"][len(answered)]}]
+
+
+def _sha256(tokens: Sequence[int]) -> str:
+    """Hash of a rendered prompt: of its token ids, as JSON."""
+    return hashlib.sha256(orjson.dumps(list(tokens))).hexdigest()

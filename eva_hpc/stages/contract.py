@@ -32,8 +32,9 @@ Inputs = Mapping[str, Path]
 SAVED = 75
 """Exit code of a process that was told to stop, has saved its work and can go on when started again (EX_TEMPFAIL)."""
 
-# Where something lies and how fast it is asked for change no result: fingerprints of the content stand for locations.
-NOT_IN_KEYS = {"path", "concurrency", "api_key_env", "base_url"}
+# Where something lies, how fast it is asked for and what it costs change no result: fingerprints of the content stand for
+# locations.
+NOT_IN_KEYS = {"path", "files", "concurrency", "api_key_env", "base_url", "attempts", "timeout_s", "price"}
 
 
 class StageFailed(Exception):

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from eva_hpc.benchmarks.records import Question
-from eva_hpc.config.recipe import Benchmark, FilePrompts, LabBenchmark
+from eva_hpc.config.benchmark import LabBenchmark, RewardBenchmark
+from eva_hpc.config.recipe import FilePrompts
 from eva_hpc.stages.contract import Context, Counts, Inputs, StageSpec
 from eva_hpc.stages.prompts import read_column, select_prompts, token_counter, token_limit
 from eva_hpc.store.records import read_jsonl, write_jsonl
@@ -19,7 +20,7 @@ class Spec(StageSpec):
     """Which benchmark; `fingerprint` is the hash of its file's content."""
 
     stage: ClassVar[str] = "questions"
-    benchmark: Benchmark
+    benchmark: LabBenchmark | RewardBenchmark
     fingerprint: str = ""
 
 

@@ -6,10 +6,13 @@ from types import ModuleType
 
 from eva_hpc.stages import (
     answer,
+    ask_judge,
     evaluate,
     evolve,
     generate,
     judge,
+    judged_questions,
+    judged_score,
     mix,
     pair,
     prompts,
@@ -36,5 +39,8 @@ STAGES: dict[str, ModuleType] = {
         answer,
         judge,
         evaluate,
+        judged_questions,
+        ask_judge,
+        judged_score,
     )
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from eva_hpc.config.fingerprint import fingerprint
@@ -25,3 +26,13 @@ def check_unchanged(path: str, planned: str) -> None:
             f"{path} has changed since the sweep was planned: give the same command again, which plans with what is there now, "
             "or put back what was there"
         )
+
+
+def check_all_unchanged(files: Mapping[str, str], planned: Mapping[str, str]) -> None:
+    """Compare files with their fingerprints in the plan, both by role.
+
+    Raises:
+        StageFailed: one is gone, or another.
+    """
+    for role, path in files.items():
+        check_unchanged(path, planned[role])

@@ -6,7 +6,7 @@ from typing import get_args
 
 from eva_hpc.benchmarks.columns import default_columns
 from eva_hpc.benchmarks.rewards import summarise
-from eva_hpc.config.recipe import Benchmark, LabBenchmark, RewardBenchmark
+from eva_hpc.config.benchmark import Benchmark, LabBenchmark, RewardBenchmark
 from eva_hpc.stages.questions import lab_questions
 
 FILE = RewardBenchmark(path="heldout.jsonl")

@@ -110,7 +110,7 @@ MISTAKES = {
     "misspelt section": (
         "recipe.optimizer.beta=1",
         "optimizer: unknown key; allowed: name, policy, prompts, responses_per_prompt, evolved_ratio, rounds, warmup, "
-        "generation, reward, creator, optimiser, benchmarks, quick; did you mean 'optimiser'?",
+        "generation, reward, creator, optimiser, judge, benchmarks, quick; did you mean 'optimiser'?",
     ),
     "misspelt key": (
         "recipe.prompts.cuont=1",

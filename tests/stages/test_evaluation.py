@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from eva_hpc.config.recipe import FilePrompts, Generation, LabBenchmark, LabChecker, RewardBenchmark, SequenceClassification
+from eva_hpc.config.benchmark import LabBenchmark, RewardBenchmark
+from eva_hpc.config.recipe import FilePrompts, Generation, LabChecker, SequenceClassification
 from eva_hpc.lab.checker import dialogue_rewards
 from eva_hpc.lab.tasks import split_of
 from eva_hpc.plan.graph import Node

@@ -1,0 +1,248 @@
+"""From judgments or battles to the numbers of Arena-Hard, in percent of games won against the baseline.
+
+``win_rate`` is what the official script prints. v0.1: the Bradley-Terry fit, which against one baseline is the weighted share of
+games won. v2.0: the mean that its unseeded bootstrap tends to, per category. ``ci_low`` and ``ci_high`` are the 95 % interval over
+questions; ``official_ci_low`` and ``official_ci_high`` that of the official procedure over rows (95 % in v0.1, 90 % in v2.0), which
+is too narrow because it takes the games of a question as independent. Style control gives the same again as ``sc_win_rate``, ….
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from eva_hpc.benchmarks.arena_hard.battles import Battle, battles_from, find_baseline
+from eva_hpc.benchmarks.arena_hard.bradley_terry import Table
+from eva_hpc.benchmarks.arena_hard.judgments import BASELINES, V01_CATEGORY, Judgment, version_of
+from eva_hpc.benchmarks.arena_hard.model_numbers import Numbers
+from eva_hpc.benchmarks.arena_hard.style_control import Styles
+from eva_hpc.benchmarks.arena_hard.tally import Tally
+from eva_hpc.benchmarks.arena_hard.verdict import Version
+from eva_hpc.benchmarks.coverage import LEAST_COVERAGE, Coverage
+from eva_hpc.config.errors import ConfigError, did_you_mean
+
+HEADLINE = "hard_prompt"
+"""The v2.0 category whose numbers stand for the benchmark, as on the official leaderboard."""
+
+_OFFICIAL_SIZE = {V01_CATEGORY: 500, "hard_prompt": 500, "creative_writing": 250}
+_Item = TypeVar("_Item", Judgment, Battle)
+
+
+@dataclass(frozen=True)
+class Score:
+    """The numbers of one model in one category; None where refused.
+
+    `per_question` is percent won by question, `weights` how many games that rests on, a strong verdict counted three times: the win
+    rate against one baseline is their weighted mean. `games` count; `failed` counts the others by reason. `categories` has the scores of
+    all categories where there are several; this score is then that of the first, of ``hard_prompt`` if it is among them.
+    """
+
+    model: str
+    baseline: str
+    judge: str
+    version: Version
+    category: str
+    numbers: dict[str, float | None]
+    coverage: Coverage
+    refusal: str | None
+    warnings: tuple[str, ...]
+    per_question: dict[str, dict[str, float]]
+    weights: dict[str, float]
+    games: int
+    failed: Mapping[str, int]
+    style_coefficients: Mapping[str, float] | None = None
+    categories: Mapping[str, Score] = field(default_factory=dict)
+
+    @property
+    def refused(self) -> bool:
+        """Whether there are no numbers, in this or any other category."""
+        return any(score.refusal for score in (self, *self.categories.values()))
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``--json`` prints."""
+        found: dict[str, Any] = {
+            "model": self.model,
+            "baseline": self.baseline,
+            "judge": self.judge,
+            "version": self.version,
+            "category": self.category,
+            **self.numbers,
+            "n": self.coverage.judged,
+            "coverage": self.coverage.share,
+            "games": self.games,
+            "n_battles": round(sum(self.weights.values())),
+            "failed": dict(self.failed),
+        }
+        if self.style_coefficients is not None:
+            found["style_coefficients"] = dict(self.style_coefficients)
+        if self.refusal:
+            found["reason"] = self.refusal
+        if self.warnings:
+            found["warnings"] = list(self.warnings)
+        if self.categories:
+            found["categories"] = {name: score.to_json() for name, score in self.categories.items()}
+        return found
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to score.
+
+    `expected` maps the ids of the questions that should be judged to their category; None: those of the judgments. `styles` turn
+    style control on. `category` is one of v2.0; None: all.
+    """
+
+    model: str | None = None
+    baseline: str | None = None
+    category: str | None = None
+    expected: Mapping[str, str] | None = None
+    styles: Styles | None = None
+    least: float = LEAST_COVERAGE
+    force: bool = False
+
+
+_DEFAULT = Options()
+
+
+def score_judgments(
+    judgments: Sequence[Judgment], options: Options = _DEFAULT, version: Version | None = None, notes: Sequence[str] = ()
+) -> dict[str, Score]:
+    """Scores by model, from rows of judgments.
+
+    Args:
+        judgments: of any number of models.
+        options: what to score and how.
+        version: whose rules apply; None: told from the rows.
+        notes: warnings to add to every score.
+
+    Raises:
+        ConfigError: the model, the category or the baseline asked for is not in the judgments, or it cannot be told.
+    """
+    version = version or version_of(judgments)
+    kept, more = _expected_only(judgments, options.expected)
+    notes = [*notes, *more]
+    _check("--model", options.model, (judgment.model for judgment in kept))
+    _check("--category", options.category, (judgment.category for judgment in kept))
+    names = {judgment.category for judgment in kept} if options.category is None else {options.category}
+    found: dict[str, dict[str, Score]] = {}
+    for name in sorted(names, key=lambda name: (name != HEADLINE, name)):
+        rows = [judgment for judgment in kept if judgment.category == name]
+        for score in _category(rows, name, version, options, notes):
+            found.setdefault(score.model, {})[name] = score
+    return {model: _headline(scores) for model, scores in found.items()}
+
+
+def score_battles(battles: Sequence[Battle], options: Options = _DEFAULT) -> dict[str, Score]:
+    """Scores by model, from an official battle file (v0.1).
+
+    Raises:
+        ConfigError: the model or the baseline asked for is in no battle, or it cannot be told.
+    """
+    kept, notes = _expected_only(battles, options.expected)
+    baseline = find_baseline(kept, options.baseline, BASELINES[V01_CATEGORY])
+    rows: dict[str, Counter[str]] = {}
+    for battle in kept:
+        for model in {battle.model_a, battle.model_b} - {baseline}:
+            rows.setdefault(model, Counter())[battle.question_id] += battle.weight
+    _check("--model", options.model, rows)
+    expected = set(options.expected or {battle.question_id for battle in kept})
+    numbers = Numbers(Table.of(kept, baseline), "v0.1", options.styles)
+    return {
+        model: _score(model, V01_CATEGORY, numbers, Tally.of_battle_rows(rows[model]), expected, options, notes)
+        for model in _wanted(rows, options)
+    }
+
+
+def _category(
+    judgments: Sequence[Judgment], category: str, version: Version, options: Options, notes: Sequence[str]
+) -> list[Score]:
+    if options.expected is None:
+        expected = {judgment.question_id for judgment in judgments}
+        size = _OFFICIAL_SIZE.get(category, 0)
+        if len(expected) < size:
+            text = f"coverage is of the {len(expected)} questions in the judgments; the official set has {size}"
+            notes = [*notes, f"{text}: --questions FILE counts those of a file"]
+    else:
+        expected = {name for name, kind in options.expected.items() if kind == category or version == "v0.1"}
+    baseline = _baseline(judgments, category, options.baseline)
+    numbers = Numbers(Table.of(battles_from(judgments, version, baseline), baseline), version, options.styles)
+    by_model: dict[str, list[Judgment]] = {}
+    for judgment in judgments:
+        by_model.setdefault(judgment.model, []).append(judgment)
+    return [
+        _score(model, category, numbers, Tally.of_judgments(by_model[model], version), expected, options, notes)
+        for model in _wanted(by_model, options)
+    ]
+
+
+def _score(
+    model: str, category: str, numbers: Numbers, tally: Tally, expected: set[str], options: Options, notes: Sequence[str]
+) -> Score:
+    coverage = tally.coverage(expected)
+    values = numbers.of(model)
+    baseline = numbers.table.models[0]
+    warnings = [*notes, *tally.warnings()]
+    refusal = coverage.refusal(options.least)
+    if refusal and options.force and coverage.judged:
+        warnings, refusal = [refusal, *warnings], None
+    if refusal is None and values["win_rate"] is None:
+        refusal = f"no chain of battles connects {model} with {baseline}"
+    if numbers.style is not None:
+        text = f"style control is one fit over all models judged here, {len(numbers.table.models) - 1} in all"
+        warnings.append(f"{text}: with other models beside it, a model's numbers are others")
+    won, counted = numbers.won(model)
+    return Score(
+        model=model,
+        baseline=baseline,
+        judge=tally.judge,
+        version=numbers.version,
+        category=category,
+        numbers=dict.fromkeys(values) if refusal else values,
+        coverage=coverage,
+        refusal=refusal,
+        warnings=tuple(warnings),
+        per_question={"win_rate": {name: 100 * won[name] / counted[name] for name in counted}},
+        weights=counted,
+        games=tally.games,
+        failed={reason: count for reason, count in tally.failed.items() if count},
+        style_coefficients=None if numbers.style is None else numbers.style.coefficients,
+    )
+
+
+def _baseline(judgments: Iterable[Judgment], category: str, wanted: str | None) -> str:
+    if wanted is not None:
+        return wanted
+    named = sorted({judgment.baseline for judgment in judgments if judgment.baseline})
+    if len(named) > 1:
+        raise ConfigError(f"judgments of {category} are against several baselines: {', '.join(named)}; score them apart")
+    baseline = named[0] if named else BASELINES.get(category)
+    if baseline is None:
+        raise ConfigError(f"the baseline of category {category} cannot be told; give --baseline")
+    return baseline
+
+
+def _expected_only(items: Sequence[_Item], expected: Mapping[str, str] | None) -> tuple[list[_Item], list[str]]:
+    """Those on expected questions, and a note if there are others."""
+    kept = [item for item in items if expected is None or item.question_id in expected]
+    if not kept:
+        raise ConfigError("none of the judgments is on a question of the --questions file")
+    if len(kept) == len(items):
+        return kept, []
+    return kept, [f"{len(items) - len(kept)} rows are on questions that are not in the --questions file: left out"]
+
+
+def _check(option: str, wanted: str | None, allowed: Iterable[str]) -> None:
+    names = sorted(set(allowed))
+    if wanted is not None and wanted not in names:
+        raise ConfigError(f"{option}: found {wanted}; must be one of {', '.join(names)}{did_you_mean(wanted, names)}")
+
+
+def _wanted(models: Iterable[str], options: Options) -> list[str]:
+    return [model for model in models if options.model in (None, model)]
+
+
+def _headline(scores: Mapping[str, Score]) -> Score:
+    first = next(iter(scores.values()))
+    return first if len(scores) == 1 else replace(first, categories=scores)

@@ -1,0 +1,27 @@
+"""What every part of a file that a user writes is: immutable and strict."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
+
+class Section(BaseModel):
+    """A part of a file a user writes: immutable; an unknown key, "2" or true for a number, and NaN are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def broken_rule(key: str, problem: str) -> PydanticCustomError:
+    """The error of a rule between several keys, reported at the dotted `key` of the section."""
+    return PydanticCustomError("rule", "{problem}", {"problem": problem, "key": key})
+
+
+def kind_of(value: Any) -> str | None:
+    """The `kind` of a section, given as a mapping or a model; None lets pydantic list the allowed kinds."""
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    return kind if isinstance(kind, str) else None
