@@ -162,7 +162,7 @@ def _wrong(file: DataFile, content: bytes, path: Path) -> str:
 def take(files: Sequence[DataFile], source: Path, folder: Path) -> Iterator[Fetched]:
     """Copy what is not there from a folder of any layout, plain or ``.gz``; one result per file.
 
-    Files are known by their content; looked at are those of a fitting size or, where the catalogue has no size, name. A stand-in
+    Files are known by their content; read are those of a fitting size or, where the catalogue has no size, name. A stand-in
     is taken where the official file is neither there nor in `source`.
 
     Raises:

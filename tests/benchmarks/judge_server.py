@@ -129,6 +129,7 @@ def running_judge() -> Iterator[JudgeServer]:
 class _Handler(BaseHTTPRequestHandler):
     server: JudgeServer
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def log_message(self, *_: object) -> None:
         return

@@ -18,7 +18,7 @@ from eva_hpc.inference.openai_client import RetryPolicy
 from eva_hpc.training.interrupt import Interrupted
 from tests.benchmarks import judge_server as judge_module
 from tests.benchmarks.judge_server import Act, Call, HangsUp, Says, Sends, Stalls, running_judge
-from tests.benchmarks.yes_no import QUICK, SAVED, YesNo, items, judge_at
+from tests.benchmarks.yes_no import SAVED, YesNo, items, judge_at
 
 ROOT = Path(__file__).parents[2]
 NO_CHOICE = b'{"choices": []}'
@@ -236,7 +236,7 @@ def test_a_setting_the_server_does_not_know_is_named_and_can_be_put_right(server
     text = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
     refusal = Sends(400, json.dumps({"error": {"message": text, "param": "max_tokens"}}).encode())
     server.rule = lambda call: refusal if "max_tokens" in call.body else Says("[[A]]")
-    with pytest.raises(JudgeUnfit, match="HTTP 400 for the parameter max_tokens: .* Use 'max_completion_tokens' instead") as e:
+    with pytest.raises(JudgeUnfit, match=r"HTTP 400 for the parameter max_tokens: .* Use 'max_completion_tokens' instead") as e:
         consult(YesNo(), items(100), judge_at(server.url), cache, judge="j")
     assert "judge.parameters" in str(e.value)
     assert len(server.calls) <= 3
@@ -296,7 +296,7 @@ def test_the_probe_asks_five_real_requests_from_all_over_and_they_are_not_paid_a
 def test_a_judge_without_labels_is_unfit_before_the_rest_is_spent(server, cache):
     server.rule = lambda call: Says("I would rather not")
     with pytest.raises(
-        JudgeUnfit, match="judge-1 at .* cannot judge this benchmark, asked 5 times to try: 5 of 5 replies: no label"
+        JudgeUnfit, match=r"judge-1 at .* cannot judge this benchmark, asked 5 times to try: 5 of 5 replies: no label"
     ):
         probe(YesNo(), items(50), judge_at(server.url), cache)
     assert len(server.calls) == 10  # five, and a second time

@@ -1,6 +1,8 @@
-"""A made-up judged benchmark, and a process that judges it and may be killed: ``python -m tests.benchmarks.yes_no URL FOLDER``.
+"""A made-up judged benchmark, and a process that judges it and may be killed.
 
-A question "t3" is asked for each of its two turns; the judge says [[A]] or [[B]], and is asked a second time if it says neither.
+    python -m tests.benchmarks.yes_no URL CACHE-FOLDER NUMBER-OF-QUESTIONS
+
+The judge is asked about each of two turns; it says [[A]] or [[B]], and is asked a second time if it says neither.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from tests.config.conftest import RECIPE, SITE, SWEEP, Files
 
 RECIPE_KEYS = (
     "name, policy, prompts, responses_per_prompt, evolved_ratio, rounds, warmup, generation, reward, creator, optimiser, "
-    "benchmarks, quick"
+    "judge, benchmarks, quick"
 )
 
 

@@ -12,6 +12,7 @@ Array = npt.NDArray[np.float64]
 _STEPS = 100
 _HALVINGS = 30
 _RIDGE = 1e-12
+_NEAR = 1e-13
 _FAR = 40.0
 """Where a parameter runs away to infinity (all games won): its sigmoid is 1 to the last digit from here on."""
 
@@ -28,16 +29,14 @@ def minimise(loss: Callable[[Array], tuple[float, Array, Array]], start: Array) 
     for _ in range(_STEPS):
         ridge = _RIDGE * max(1.0, float(np.trace(hessian)))  # keeps a flat direction solvable; leaves the optimum where it is
         step = np.linalg.solve(hessian + ridge * np.eye(len(at)), gradient)
-        if np.abs(step).max() < 1e-11 or np.abs(at).max() > _FAR:
-            break
-        scale = 1.0
-        for _ in range(_HALVINGS):
-            new = at - scale * step
-            new_value, new_gradient, new_hessian = loss(new)
+        if gradient @ step < _NEAR * max(1.0, abs(value)):
+            return np.asarray(at - step)  # converges quadratically: this step goes to the last digits
+        for halving in range(_HALVINGS):
+            new = at - step / 2**halving
+            new_value, gradient, hessian = loss(new)
             if new_value <= value:
                 break
-            scale /= 2
-        else:
-            break  # no step makes it less: as near as floating point comes
-        at, value, gradient, hessian = new, new_value, new_gradient, new_hessian
+        at, value = new, new_value
+        if np.abs(at).max() > _FAR:
+            break
     return at
