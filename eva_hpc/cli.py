@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from eva_hpc.commands.cancel import cancel
+from eva_hpc.commands.data import app as data
 from eva_hpc.commands.devcluster import app as devcluster
 from eva_hpc.commands.doctor import doctor
 from eva_hpc.commands.explain import explain
@@ -12,6 +13,7 @@ from eva_hpc.commands.gc import gc
 from eva_hpc.commands.logs import logs
 from eva_hpc.commands.plan import plan
 from eva_hpc.commands.prefetch import prefetch
+from eva_hpc.commands.score import app as score
 from eva_hpc.commands.status import status
 from eva_hpc.sweep import sweep
 
@@ -20,7 +22,8 @@ app = typer.Typer(
 )
 for command in (doctor, prefetch, plan, sweep, status, logs, explain, cancel, gc):
     app.command()(command)
-app.add_typer(devcluster, name="devcluster")
+for name, group in {"score": score, "data": data, "devcluster": devcluster}.items():
+    app.add_typer(group, name=name)
 
 
 def main() -> None:

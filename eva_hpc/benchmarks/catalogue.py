@@ -239,7 +239,7 @@ CATALOGUE: tuple[DataFile, ...] = (
     DataFile(
         set="arena_hard_v2",
         path="arena_hard_v2/model_answer/gemini-2.0-flash-001.jsonl",
-        role="baseline",
+        role="creative_baseline",
         model="gemini-2.0-flash-001",
         url=f"{_ARENA_HARD}/data/arena-hard-v2.0/model_answer/gemini-2.0-flash-001.jsonl",
         licence=APACHE,

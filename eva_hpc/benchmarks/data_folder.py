@@ -75,7 +75,7 @@ def place(set_: str, role: str, model: str | None = None) -> Path:
     Raises:
         LookupError: the catalogue has no such file, or several.
     """
-    return data_folder() / _the_file(set_, role, model).path
+    return data_folder() / the_file(set_, role, model).path
 
 
 def official(set_: str, role: str, model: str | None = None) -> Path:
@@ -85,7 +85,7 @@ def official(set_: str, role: str, model: str | None = None) -> Path:
         ConfigError: it is not there, or has another content; says how to get it.
         LookupError: the catalogue has no such file, or several.
     """
-    found = look(_the_file(set_, role, model))
+    found = look(the_file(set_, role, model))
     if found.usable:
         return found.path
     fetch = f"eva-hpc data fetch {set_}{' --calibration' if found.file.calibration else ''}"
@@ -98,7 +98,7 @@ def official(set_: str, role: str, model: str | None = None) -> Path:
 
 def official_or_none(set_: str, role: str, model: str | None = None) -> Path | None:
     """As :func:`official`, but None where the file is not there or has another content."""
-    found = look(_the_file(set_, role, model))
+    found = look(the_file(set_, role, model))
     return found.path if found.usable else None
 
 
@@ -141,7 +141,12 @@ def aside(path: Path) -> Path:
     return path.with_name(f"{path.name}.wrong")
 
 
-def _the_file(set_: str, role: str, model: str | None) -> DataFile:
+def the_file(set_: str, role: str, model: str | None = None) -> DataFile:
+    """The file of a set for a role.
+
+    Raises:
+        LookupError: the catalogue has no such file, or several.
+    """
     files = [file for file in catalogue.files_of([set_], calibration=True) if file.role == role]
     if model is not None:
         files = [file for file in files if file.model == model]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from eva_hpc.benchmarks.data_folder import stand_in_at
 from eva_hpc.benchmarks.files import Row
 from eva_hpc.benchmarks.judged import JudgedBenchmark, JudgedQuestion, ModelAnswer
 from eva_hpc.benchmarks.records import Metric, QuestionValue
@@ -52,6 +53,63 @@ class Benchmark(Protocol):
     ) -> Scored:
         """The numbers of the one model that `rows` judge. All questions count for the coverage."""
         ...
+
+
+class _AlpacaEval:
+    def questions(self, edition: str, files: Files) -> list[JudgedQuestion]:
+        from eva_hpc.benchmarks.alpaca_eval.questions import read_questions
+
+        return read_questions(files["questions"])
+
+    def answers(self, path: Path) -> list[ModelAnswer]:
+        from eva_hpc.benchmarks.alpaca_eval.questions import read_answers
+
+        return read_answers(path)
+
+    def judging(self, edition: str, files: Files, both_orders: bool) -> JudgedBenchmark:
+        from eva_hpc.benchmarks.alpaca_eval.judging import AlpacaEvalJudging, read_template
+
+        return AlpacaEvalJudging(read_template(files["prompt"]), both_orders=both_orders)
+
+    def score(
+        self, edition: str, rows: Sequence[Row], questions: Sequence[JudgedQuestion], files: Files, options: Options
+    ) -> Scored:
+        from eva_hpc.benchmarks.alpaca_eval.arms import LengthControl
+        from eva_hpc.benchmarks.alpaca_eval.difficulty import read_difficulty
+        from eva_hpc.benchmarks.alpaca_eval.length_control import read_gamed
+        from eva_hpc.benchmarks.alpaca_eval.score import score
+
+        control, notes = None, list[str]()
+        if "difficulty" in files and "gamed" in files:
+            control = LengthControl(
+                difficulties=read_difficulty(files["difficulty"]),
+                gamed=read_gamed(files["gamed"]),
+                difficulty_by=options.difficulty_by,
+                questions=[question["turns"][0] for question in self.questions(edition, files)],
+            )
+            found_there = (stand_in_at(files[role]) for role in ("difficulty", "gamed"))
+            notes = [stand_in.note for stand_in in found_there if stand_in is not None]
+        asked = [question["turns"][0] for question in questions]
+        found = score(rows, control, questions=asked, least=options.min_coverage)
+        n, share = found.coverage.judged, found.coverage.share
+        numbers = found.numbers
+        metrics = [
+            _metric("win_rate", numbers["win_rate"], n, share, numbers["ci_low"], numbers["ci_high"], found.refusal),
+            _metric(
+                "lc_win_rate",
+                numbers["lc_win_rate"],
+                n,
+                share,
+                numbers["lc_ci_low"],
+                numbers["lc_ci_high"],
+                found.refusal or found.lc_refusal,
+                "; ".join(notes),
+            ),
+            _metric("discrete_win_rate", numbers["discrete_win_rate"], n, share, reason=found.refusal),
+            _metric("length", found.facts["avg_length"], n, share),
+        ]
+        percent = {name: {question: 100 * y for question, y in ys.items()} for name, ys in found.per_question.items()}
+        return Scored(metrics, _values(percent), found.to_json())
 
 
 class _MTBench:
@@ -133,7 +191,7 @@ class _ArenaHard:
         return Scored(metrics, _values(found.per_question, {"win_rate": found.weights}), found.to_json())
 
 
-JUDGED: Mapping[str, Benchmark] = {"arena_hard": _ArenaHard(), "mt_bench": _MTBench()}
+JUDGED: Mapping[str, Benchmark] = {"alpaca_eval": _AlpacaEval(), "arena_hard": _ArenaHard(), "mt_bench": _MTBench()}
 
 
 def _metric(
@@ -144,8 +202,9 @@ def _metric(
     low: float | None = None,
     high: float | None = None,
     reason: str | None = None,
+    note: str = "",
 ) -> Metric:
-    return Metric(metric=name, value=value, n=n, coverage=coverage, low=low, high=high, reason=reason or "")
+    return Metric(metric=name, value=value, n=n, coverage=coverage, low=low, high=high, reason=reason or "", note=note)
 
 
 def _values(

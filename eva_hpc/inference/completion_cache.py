@@ -94,7 +94,7 @@ class CompletionCache:
                 for line in file:
                     if not line.endswith(b"\n"):
                         break  # half a line at the end: it is being written, or its writer died
-                    if not line.startswith(_BEGIN):
+                    if not (line.startswith(_BEGIN) and line.endswith(b"}\n")):
                         self.damaged += 1
                     elif line[_KEY] in wanted:
                         self._keep(line, found)

@@ -38,6 +38,7 @@ class MetricRow(TypedDict):
     low: float | None
     high: float | None
     reason: str
+    note: str
     judge: str
     key: str
     version: str
@@ -90,6 +91,7 @@ class Aggregate:
     measured: tuple[tuple[str, str], ...]  # every (benchmark, metric) that has a row, in the order of the rows
     versions: tuple[str, ...]  # every "version (commit)" that a row was made with
     refused: tuple[str, ...] = ()  # "BENCHMARK of RUN: why it has no number"
+    notes: tuple[str, ...] = ()  # "BENCHMARK METRIC: what a reader must know of it"
 
 
 _Run = tuple[tuple[tuple[str, Value], ...], int]
@@ -139,6 +141,7 @@ def aggregate(rows: Iterable[MetricRow], experiment: Experiment) -> Aggregate:
         measured=tuple(measured),
         versions=tuple(sorted({f"{row['version']} ({row['git_commit']})" for run in found.values() for row in run.values()})),
         refused=_refused(columns, found.values()),
+        notes=_notes(columns, found.values()),
     )
 
 
@@ -179,6 +182,12 @@ def _refused(columns: Iterable[Column], runs: Iterable[Mapping[tuple[str, str], 
     shown = {(column.benchmark, column.metric) for column in columns}
     rows = [row for run in runs for name, row in run.items() if name in shown and row["value"] is None and row.get("reason")]
     return tuple(dict.fromkeys(f"{row['benchmark']} of {row['run']}: {row['reason']}" for row in rows))
+
+
+def _notes(columns: Iterable[Column], runs: Iterable[Mapping[tuple[str, str], MetricRow]]) -> tuple[str, ...]:
+    shown = {(column.benchmark, column.metric) for column in columns}
+    noted = ((name, row.get("note")) for run in runs for name, row in run.items() if name in shown)
+    return tuple(dict.fromkeys(f"{' '.join(name)}: {note}" for name, note in noted if note))
 
 
 def readable(name: str) -> str:

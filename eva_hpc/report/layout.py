@@ -120,6 +120,7 @@ def _notes(aggregate: Aggregate, experiment: Experiment) -> list[str]:
         notes.append(f"Missing values of runs that have others: {_named(gaps)}.")
     if aggregate.refused:
         notes.append(f"No number: {_named(aggregate.refused)}.")
+    notes += [f"{note}." for note in aggregate.notes]
     if thin:
         notes.append(f"Not all answers were judged: {_named(thin)}.")
     if aggregate.ignored_runs:

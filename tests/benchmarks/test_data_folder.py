@@ -100,9 +100,9 @@ def test_asking_for_a_file_that_no_catalogue_has_is_a_mistake_of_the_caller(
 
 
 def test_several_files_for_one_purpose_are_told_apart_by_model() -> None:
-    assert place("arena_hard_v2", "baseline", "o3-mini-2025-01-31").name == "o3-mini-2025-01-31.jsonl"
+    assert place("arena_hard", "answers", "gpt-4-0613").name == "gpt-4-0613.jsonl"
     with pytest.raises(LookupError, match="2 files"):
-        place("arena_hard_v2", "baseline")
+        place("arena_hard", "answers")
 
 
 def test_a_file_is_written_whole_or_not_at_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

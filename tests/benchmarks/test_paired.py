@@ -47,7 +47,9 @@ def test_questions_judged_in_one_arm_only_are_counted_and_left_out():
     assert (found.difference, found.n, found.unmatched) == (1.5, 2, 2)
 
 
-@pytest.mark.parametrize(("a", "b", "n", "unmatched"), [({}, {}, 0, 0), ({"a": 1.0}, {"a": 2.0}, 1, 0), ({"a": 1.0}, {"b": 2.0}, 0, 2)])
+@pytest.mark.parametrize(
+    ("a", "b", "n", "unmatched"), [({}, {}, 0, 0), ({"a": 1.0}, {"a": 2.0}, 1, 0), ({"a": 1.0}, {"b": 2.0}, 0, 2)]
+)
 def test_too_few_questions_have_no_difference_but_a_reason(a, b, n, unmatched):
     found = compare(a, b)
     assert (found.difference, found.low, found.high, found.p_value) == (None, None, None, None)
@@ -78,7 +80,9 @@ def test_the_interval_is_that_of_the_mean_of_differences():
     assert (found.low, found.high) == pytest.approx((found.difference - half, found.difference + half), abs=0.015)
 
 
-VALUES = st.lists(st.tuples(st.floats(-10, 10), st.floats(-10, 10), st.floats(0.1, 3), st.floats(0.1, 3)), min_size=2, max_size=25)
+VALUES = st.lists(
+    st.tuples(st.floats(-10, 10), st.floats(-10, 10), st.floats(0.1, 3), st.floats(0.1, 3)), min_size=2, max_size=25
+)
 
 
 @settings(max_examples=40, deadline=None)

@@ -13,7 +13,21 @@ from typing import Any
 
 import pytest
 
-from eva_hpc.inference.openai_client import ApiFailure, RetryPolicy, complete
+from eva_hpc.inference.openai_client import (
+    RESERVED,
+    ApiFailure,
+    ChatRequest,
+    Completion,
+    RetryPolicy,
+    ServerGone,
+    ServerRefuses,
+    UnusableServer,
+    chat,
+    complete,
+    text_of,
+)
+from eva_hpc.training.interrupt import Interrupted
+from tests.benchmarks.judge_server import Call, JudgeServer, Says, Sends, running_judge
 
 KEY = "sk-very-secret-key"
 QUICK = RetryPolicy(attempts=3, timeout_s=5.0, first_wait_s=0.01, longest_wait_s=2.0)
@@ -246,3 +260,196 @@ def test_as_many_requests_are_open_as_allowed_and_no_more(server: Server) -> Non
 def test_seeds_must_match_the_conversations(server: Server) -> None:
     with pytest.raises(ValueError, match="2 seeds for 1 conversations"):
         ask(server, ["good x"], seeds=[1, 2])
+
+
+# ---------------------------------------------------------------------------- chat: any parameters, outcomes one by one
+
+
+@pytest.fixture
+def judge() -> Iterator[JudgeServer]:
+    with running_judge() as server:
+        yield server
+
+
+def talk(
+    server: JudgeServer, count: int = 1, parameters: dict[str, Any] | None = None, concurrency: int = 2, **options: Any
+) -> dict[int, Completion | ApiFailure]:
+    """The outcomes, in the order in which they came, of `count` requests "request 0", "request 1", …"""
+    outcomes: dict[int, Completion | ApiFailure] = options.pop("outcomes", {})
+    requests = [ChatRequest([{"role": "user", "content": f"request {i}"}], parameters or {}) for i in range(count)]
+    options.setdefault("received", outcomes.__setitem__)
+    options.setdefault("retry", QUICK)
+    asyncio.run(chat(server.url, "judge-1", KEY, requests, concurrency=concurrency, **options))
+    return outcomes
+
+
+def failure(server: JudgeServer, count: int = 1) -> ApiFailure:
+    """Why the server's answer to one request is none."""
+    (outcome,) = talk(server, count).values()
+    assert isinstance(outcome, ApiFailure)
+    return outcome
+
+
+def test_parameters_are_sent_as_they_are_and_the_choice_comes_back_as_sent(judge: JudgeServer) -> None:
+    judge.rule = lambda call: Says("m", top={"m": -0.1, "M": -2.4}, model="judge-1-0613", finish="length")
+    parameters = {"max_completion_tokens": 1, "logprobs": True, "top_logprobs": 5, "seed": 7, "anything": {"of": ["own"]}}
+
+    (completion,) = talk(judge, 1, parameters).values()
+
+    assert judge.calls[0].body == {"model": "judge-1", "messages": [{"role": "user", "content": "request 0"}], **parameters}
+    assert isinstance(completion, Completion)
+    assert (completion.model, completion.system_fingerprint) == ("judge-1-0613", "fp_1")
+    assert completion.usage["prompt_tokens"] == 2
+    assert completion.choice["finish_reason"] == "length"
+    top = completion.choice["logprobs"]["content"][0]["top_logprobs"]
+    assert {entry["token"]: entry["logprob"] for entry in top} == {"m": -0.1, "M": -2.4}
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ({"content": "Hi"}, "Hi"),
+        ({"content": ""}, ""),
+        ({"content": None}, ""),
+        ({}, ""),
+        ({"content": [{"type": "text", "text": "H"}, {"type": "text", "text": "i"}]}, "Hi"),
+    ],
+)
+def test_a_completion_may_have_no_text(judge: JudgeServer, message: dict[str, Any], text: str) -> None:
+    judge.rule = lambda call: Sends(200, json.dumps({"choices": [{"message": message}]}).encode())
+    (completion,) = talk(judge).values()
+    assert isinstance(completion, Completion)
+    assert text_of(completion.choice) == text
+    assert (completion.model, completion.system_fingerprint, completion.usage) == ("", None, {})
+
+
+@pytest.mark.parametrize("name", RESERVED)
+def test_what_the_client_fills_in_is_no_parameter(judge: JudgeServer, name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        talk(judge, 1, {name: 1})
+
+
+@pytest.mark.parametrize("url", ["", "localhost:8000/v1", "ftp://host/v1", "http://"])
+def test_a_url_that_is_none_is_said_at_once(url: str) -> None:
+    with pytest.raises(UnusableServer, match="must be like"):
+        asyncio.run(chat(url, "m", None, [], lambda index, outcome: None, concurrency=1))
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        Sends(401, b"no such key"),
+        Sends(402, b"no money left"),
+        Sends(403, b"not for you"),
+        Sends(404, b'{"error": {"message": "The model judge-1 does not exist"}}'),
+        Sends(429, b'{"error": {"message": "You exceeded your quota", "code": "insufficient_quota"}}'),
+        Sends(308, b"", (("Location", "https://elsewhere/v1"),)),
+        Sends(400, b"Unsupported value: 'temperature' does not support 0 with this model."),
+        Sends(422, b'{"detail": [{"loc": ["body", "temperature"], "msg": "Extra inputs are not permitted"}]}'),
+        Sends(200, b'{"error": {"code": 401, "message": "no such key"}}'),
+    ],
+)
+def test_a_refusal_that_is_about_all_stops_all_at_once(judge: JudgeServer, refusal: Sends) -> None:
+    judge.rule = lambda call: refusal
+    with pytest.raises(ServerRefuses):
+        talk(judge, 1000, {"temperature": 0})
+    assert len(judge.calls) <= 2
+
+
+def test_a_quota_that_is_used_up_on_the_way_stops_all_and_what_came_is_kept(judge: JudgeServer) -> None:
+    judge.rule = lambda call: Says("Hi") if call.number <= 5 else Sends(402, b"no money left")
+    outcomes: dict[int, Completion | ApiFailure] = {}
+    with pytest.raises(ServerRefuses, match="HTTP 402: no money left"):
+        talk(judge, 1000, outcomes=outcomes)
+    assert len(outcomes) == 5
+    assert len(judge.calls) <= 7
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        Sends(400, b"This model's maximum context length is 10 tokens, max_tokens is too large"),
+        Sends(403, b"flagged by moderation"),
+        Sends(400, b"Unsupported content, max_tokens"),
+    ],
+)
+def test_a_refusal_of_one_request_among_good_ones_stops_no_other(judge: JudgeServer, refusal: Sends) -> None:
+    judge.rule = lambda call: refusal if call.number == 3 else Says("Hi")
+    outcomes = talk(judge, 9, {"max_tokens": 5}, concurrency=1)
+    assert [index for index, outcome in outcomes.items() if isinstance(outcome, ApiFailure)] == [2]
+    assert len(judge.calls) == 9
+
+
+def test_a_first_request_with_too_long_a_prompt_does_not_condemn_the_settings(judge: JudgeServer) -> None:
+    judge.rule = lambda call: Sends(400, b"max_tokens=5 is too large: maximum context length is 10 tokens")
+    (outcome,) = talk(judge, 1, {"max_tokens": 5}).values()
+    assert isinstance(outcome, ApiFailure)
+    assert (outcome.reason, outcome.transient) == ("rejected", False)
+
+
+def test_the_message_of_a_refusal_is_told_without_its_wrapping(judge: JudgeServer) -> None:
+    judge.rule = lambda call: Sends(400, b'{"error": {"message": "content filter", "type": "x", "code": 1}}')
+    assert failure(judge).detail == "HTTP 400: content filter"
+
+
+def test_a_server_that_answers_nothing_is_given_up_and_one_answer_starts_the_count_anew(judge: JudgeServer) -> None:
+    judge.rule = lambda call: Says("Hi") if call.number in (4, 8) else Sends(500)
+    policy = RetryPolicy(attempts=1, give_up_after=4)
+    outcomes: dict[int, Completion | ApiFailure] = {}
+    with pytest.raises(ServerGone, match="HTTP 500"):
+        talk(judge, 1000, concurrency=1, retry=policy, outcomes=outcomes)
+    assert len(judge.calls) == 12
+    assert len(outcomes) == 12
+
+
+def test_complete_gives_what_was_not_asked_the_failure_that_stopped_it(judge: JudgeServer) -> None:
+    judge.rule = lambda call: Says("Hi") if call.number == 1 else Sends(401, b"expired")
+    conversations = [[{"role": "user", "content": "x"}]] * 50
+    answers = asyncio.run(complete(judge.url, "m", KEY, conversations, temperature=0, max_tokens=1, concurrency=1))
+    assert answers[0] == "Hi"
+    assert {answer.detail for answer in answers[1:] if isinstance(answer, ApiFailure)} == {"HTTP 401: expired"}
+    assert (len(answers), len(judge.calls)) == (50, 2)
+
+
+def test_outcomes_come_as_they_arrive_and_a_place_is_used_again_only_after_that(judge: JudgeServer) -> None:
+    seen_when_received: list[int] = []
+    talk(judge, 5, concurrency=1, received=lambda index, outcome: seen_when_received.append(len(judge.calls)))
+    assert seen_when_received == [1, 2, 3, 4, 5]
+
+
+def test_an_outcome_that_cannot_be_kept_stops_all(judge: JudgeServer) -> None:
+    def received(index: int, outcome: Completion | ApiFailure) -> None:
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        talk(judge, 1000, received=received)
+    assert len(judge.calls) <= 2
+
+
+def test_told_to_stop_no_more_is_sent_and_what_is_in_flight_is_handed_over(judge: JudgeServer) -> None:
+    told = False
+
+    def rule(call: Call) -> Says:
+        nonlocal told
+        told = told or call.number == 2
+        return Says("Hi")
+
+    judge.rule = rule
+    outcomes: dict[int, Completion | ApiFailure] = {}
+    with pytest.raises(Interrupted):
+        talk(judge, 1000, outcomes=outcomes, stop=lambda: told)
+    assert len(outcomes) == len(judge.calls) <= 3
+
+
+def test_told_to_stop_when_all_is_there_it_simply_ends(judge: JudgeServer) -> None:
+    outcomes: dict[int, Completion | ApiFailure] = {}
+    talk(judge, 3, outcomes=outcomes, stop=lambda: len(outcomes) == 3)
+    assert len(outcomes) == 3
+
+
+def test_half_a_surrogate_pair_in_a_prompt_is_the_servers_to_judge(judge: JudgeServer) -> None:
+    outcomes: list[Completion | ApiFailure] = []
+    request = ChatRequest([{"role": "user", "content": "half \ud83d"}], {})
+    asyncio.run(chat(judge.url, "m", None, [request], lambda _, outcome: outcomes.append(outcome), concurrency=1))
+    assert isinstance(outcomes[0], Completion)
+    assert judge.calls[0].prompt == "half \ud83d"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eva_hpc.benchmarks.alpaca_eval import annotations
+from eva_hpc.benchmarks.alpaca_eval import annotated
 from eva_hpc.benchmarks.alpaca_eval.difficulty import positions
 from eva_hpc.benchmarks.alpaca_eval.length_control import Array, Gamed, Rows, choose_C
 from eva_hpc.benchmarks.alpaca_eval.preference import stored
@@ -22,7 +22,7 @@ class LengthControl:
     """What the fit needs besides a model's rows.
 
     `questions` are the instructions of an own evaluation set, in the order of `difficulties`. `C` None is chosen by
-    cross-validation. `resamples` of the questions give the interval.
+    cross-validation. `resamples` of the questions give the interval. `notes` on the files become warnings of the score.
     """
 
     difficulties: Array
@@ -31,6 +31,7 @@ class LengthControl:
     C: float | None = None
     questions: Sequence[str] | None = None
     resamples: int = RESAMPLES
+    notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Raises ConfigError for a C that is not a positive number."""
@@ -63,7 +64,7 @@ def joined(rows: Sequence[Row], preferences: Sequence[float], control: LengthCon
     instructions = [row["instruction"] for row in rows]
     n = len(control.difficulties)
     right = positions(instructions, n, "instruction", control.questions)
-    warnings = []
+    warnings = list(control.notes)
     if control.difficulty_by == "position":
         places: list[int | None] = positions(instructions, n, "position")
         wrong = sum(other is not None and other != place for place, other in zip(places, right, strict=True))
@@ -78,14 +79,14 @@ def joined(rows: Sequence[Row], preferences: Sequence[float], control: LengthCon
     known = sorted((place, number) for number, place in enumerate(places) if place is not None)
     difficulties = np.array([control.difficulties[place] for place, _ in known])
     kept = [number for _, number in known]
-    if any(rows[number].get("annotator") not in (None, annotations.OFFICIAL_JUDGE) for number in kept):
+    if any(rows[number].get("annotator") not in (None, annotated.OFFICIAL_JUDGE) for number in kept):
         warnings.append("the length-controlled fit is regularised by gamed rows of the official judge, not of this one")
     fitted = Rows(
         length_differences=np.array([_length_difference(rows[number]) for number in kept]),
         difficulties=difficulties,
         preferences=np.array([preferences[number] - 1 for number in kept]),
     )
-    return Joined(fitted, tuple(instructions[number] for number in kept), annotations.is_baseline(rows)), warnings
+    return Joined(fitted, tuple(instructions[number] for number in kept), annotated.is_baseline(rows)), warnings
 
 
 def refusal_of(known: Joined, n: int, least: float) -> str | None:

@@ -1,18 +1,18 @@
 """The length-controlled win rate: what the win rate would be if both models wrote equally long outputs.
 
-For row i with the length difference l_i (baseline minus model, in characters, over its sample standard deviation in this model's
-rows) and the instruction's difficulty d_i, the probability that the judge prefers the model is
+For row i with the length difference l_i (baseline minus model, in characters, over its sample standard deviation in this
+model's rows) and the instruction's difficulty d_i, the probability that the judge prefers the model is
 
     sigmoid(w_length * tanh(l_i) + w_difficulty * d_i + w_model)
 
 fitted to the preferences in [0, 1], and the length-controlled win rate is its mean over all rows with the length term at 0
-(Dubois et al. 2024, arXiv:2404.04475; official name length_controlled_v1). The rows of two "gamed" outputs of the baseline model,
-told to be concise and verbose, are added with weight 0.1 and without w_model. The weights w minimise
+(Dubois et al. 2024, arXiv:2404.04475; official name length_controlled_v1). The rows of two "gamed" outputs of the baseline
+model, told to be concise and verbose, are added with weight 0.1 and without w_model. The weights w minimise
 
     ||w||_1 + C * sum_i a_i * (log(1 + exp(x_i w)) - p_i * x_i w)
 
-Solver: scikit-learn's liblinear at its tolerance of 1e-4, which is what published numbers were computed with. A more accurate one
-moves them by up to 0.016; this one gives the same digits. C is chosen by 5-fold cross-validation unless it is given.
+Solver: scikit-learn's liblinear at its tolerance of 1e-4, which is what published numbers were computed with. A more accurate
+one moves them by up to 0.016; this one gives them to 0.0005. C is chosen by 5-fold cross-validation unless it is given.
 """
 
 from __future__ import annotations
@@ -152,7 +152,8 @@ def published_folds(n: int) -> npt.NDArray[np.int64]:
 
     scikit-learn's GroupKFold deals groups out in the order of a sort by size that is not stable. All groups here are equally
     large, so the order is whatever the sort leaves, and it differs between processors: numpy sorts real numbers with vector
-    instructions where there are any. It has none for complex numbers, which therefore gives the order of the plain sort everywhere.
+    instructions where there are any. It has none for complex numbers, which give the order of the plain sort everywhere: the
+    one from which most of the published choices of C come out.
     """
     order = np.argsort(np.zeros(n, dtype=np.complex128))[::-1]
     folds = np.empty(n, dtype=np.int64)
@@ -211,4 +212,5 @@ def _l1(estimator: Any) -> dict[str, Any]:
 
 
 def _sigmoid(values: Array) -> Array:
-    return np.exp(-np.logaddexp(0, -values))
+    probabilities: Array = np.exp(-np.logaddexp(0, -values))
+    return probabilities

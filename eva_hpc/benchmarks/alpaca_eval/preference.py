@@ -76,10 +76,15 @@ def label_preference(text: Any) -> float:
     return {FIRST: 1.0, SECOND: 2.0}.get(text.strip(), FAILED) if isinstance(text, str) else FAILED
 
 
+def of_orders(slots: Sequence[float], instruction: str) -> list[float]:
+    """Preferences between baseline and model from those between slots, of the official order and, if there, the other one."""
+    switched = is_switched(instruction)
+    return [switch(value) if switched != other else value for value, other in zip(slots, (False, True), strict=False)]
+
+
 def preference(completion: Any, instruction: str) -> float:
     """Preference between the baseline's output (1) and the model's (2) from a raw completion; NaN if it says nothing."""
-    value = slot_preference(completion)
-    return switch(value) if is_switched(instruction) else value
+    return of_orders([slot_preference(completion)], instruction)[0]
 
 
 def stored(value: Any) -> float:
@@ -103,21 +108,18 @@ def recomputed(row: Row) -> float | None:
         return None
     if row.get("output_1") is not None and row.get("output_1") == row.get("output_2"):
         return TIE
+    replies = [completion, *([row["raw_completion_other_order"]] if row.get("raw_completion_other_order") else [])]
     if row.get("labels") == "text":
-        value = label_preference(completion.get("text") if isinstance(completion, Mapping) else completion)
-        value = switch(value) if is_switched(row["instruction"]) else value
+        slots = [label_preference(reply.get("text") if isinstance(reply, Mapping) else reply) for reply in replies]
     else:
-        value = preference(completion, row["instruction"])
-    other = row.get("raw_completion_other_order")
-    if not other:
-        return value
-    second = label_preference(other.get("text")) if row.get("labels") == "text" else slot_preference(other)
-    return (value + (second if is_switched(row["instruction"]) else switch(second))) / 2
+        slots = [slot_preference(reply) for reply in replies]
+    values = of_orders(slots, row["instruction"])
+    return sum(values) / len(values)
 
 
 @dataclass(frozen=True)
 class Recomputation:
-    """Preferences from raw completions beside those stored: `differ` lists row numbers, from 1; `largest` is the largest gap."""
+    """Preferences from raw completions beside those stored: `differ` lists row numbers, from 1; `largest` is the widest gap."""
 
     values: tuple[float, ...]
     checked: int

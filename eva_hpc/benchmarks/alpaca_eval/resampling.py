@@ -1,7 +1,7 @@
-"""Intervals of the length-controlled win rate and of its difference between two models: questions are resampled, the fit repeated.
+"""Intervals of the length-controlled win rate and of its difference between two models: questions resampled, the fit repeated.
 
-The length-controlled win rate is not a mean of judgments, so its noise cannot be read from per-question values: each resample of
-the questions is fitted anew, with the C of the full data. The official standard error only measures how predictions vary
+The length-controlled win rate is not a mean of judgments, so its noise cannot be read from per-question values: each resample
+of the questions is fitted anew, with the C of the full data. The official standard error only measures how predictions vary
 between instructions, not how the fit varies with the judgments.
 """
 

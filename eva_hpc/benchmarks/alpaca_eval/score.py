@@ -1,4 +1,4 @@
-"""Everything that AlpacaEval 2.0 says about a model, from official annotations: win rate, length-controlled win rate, intervals."""
+"""What AlpacaEval 2.0 says about a model, from official annotations: win rate, length-controlled win rate, intervals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from eva_hpc.benchmarks.alpaca_eval import annotations
+from eva_hpc.benchmarks.alpaca_eval import annotated
 from eva_hpc.benchmarks.alpaca_eval.arms import LengthControl, arm_of, joined, refusal_of
 from eva_hpc.benchmarks.alpaca_eval.difficulty import official_order
 from eva_hpc.benchmarks.alpaca_eval.length_control import is_plausible
@@ -71,7 +71,7 @@ def score(
     Several rows about a question, repeats of the judge or duplicates, all count, as officially; intervals resample questions.
 
     Args:
-        rows: as :func:`annotations.read_annotations` gives them.
+        rows: as :func:`annotated.read_annotations` gives them.
         length_control: None leaves the length-controlled numbers null.
         outputs: the model's outputs by instruction: each should have been judged. The average length is theirs.
         questions: instructions of the evaluation set: each should have been judged, and only they count.
@@ -111,12 +111,12 @@ def score(
         facts |= lc_facts
         if lc_refusal is None and not is_plausible(overall.win_rate, numbers["lc_win_rate"]):
             warnings.append(
-                f"the length-controlled win rate, {numbers['lc_win_rate']:.1f}, is far from the plain one, {overall.win_rate:.1f}: "
-                "the fit may have failed"
+                f"the length-controlled win rate, {numbers['lc_win_rate']:.1f}, is far from the plain one, "
+                f"{overall.win_rate:.1f}: the fit may have failed"
             )
-    judges = annotations.found(rows, "annotator")
+    judges = annotated.found(rows, "annotator")
     return Score(
-        model=next(iter(annotations.found(rows, "generator_2")), None),
+        model=next(iter(annotated.found(rows, "generator_2")), None),
         judge=", ".join(judges) or None,
         numbers={name: None if math.isnan(value) else value for name, value in numbers.items()},
         facts=facts,
@@ -148,7 +148,7 @@ def _coverage(
 ) -> Coverage:
     there = {row["instruction"] for row in rows}
     missing = len(set(questions if questions is not None else outputs or ()) - there)
-    failed = dict(annotations.failures(rows, preferences))
+    failed = dict(annotated.failures(rows, preferences))
     if missing:
         failed["not judged"] = missing
     return Coverage(
@@ -159,13 +159,11 @@ def _coverage(
     )
 
 
-def _warnings(
-    rows: Sequence[Row], outputs: Mapping[str, str | None] | None, questions: Sequence[str] | None
-) -> Iterator[str]:
+def _warnings(rows: Sequence[Row], outputs: Mapping[str, str | None] | None, questions: Sequence[str] | None) -> Iterator[str]:
     instructions = {row["instruction"] for row in rows}
-    if double := annotations.second_judgments(rows):
+    if double := annotated.second_judgments(rows):
         yield f"{double} rows are about a question that an earlier row is about: all count, as in the official tool"
-    if len(judges := annotations.found(rows, "annotator")) > 1:
+    if len(judges := annotated.found(rows, "annotator")) > 1:
         yield f"several judges: {', '.join(judges)}"
     absent = len(official_order()) - len(instructions)
     if questions is None and absent > 0 and rows and {content_id(one) for one in instructions} <= official_order().keys():
@@ -210,7 +208,7 @@ def _length_controlled(
     warnings: list[str],
 ) -> tuple[dict[str, float], dict[str, Any], str | None]:
     """Numbers, facts, and why there are no numbers. `least` is of the rows that have a difficulty."""
-    if annotations.is_baseline(rows):
+    if annotated.is_baseline(rows):
         return {"lc_win_rate": 50.0, "lc_standard_error": 0.0, **_ends("lc_ci", (50.0, 50.0))}, {}, None
     if control is None:
         return {}, {}, "the length-controlled win rate needs the difficulties and the gamed rows"

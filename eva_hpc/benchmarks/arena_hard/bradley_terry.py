@@ -1,8 +1,8 @@
 """Bradley-Terry: log odds of winning against the baseline, from battles, and the official intervals.
 
 The official v0.1 script fits it by logistic regression without intercept or penalty on battles that stand twice, a tie once as
-a win and once as a loss. The likelihood needs only how often each model beat each other, ties half. Where every battle is against
-the baseline its maximum has a closed form, the weighted share of games won. The official v2.0 script takes that share itself.
+a win and once as a loss. The likelihood needs only how often each model beat each other, ties half. Where every battle is
+against the baseline its maximum has a closed form, the weighted share of games won. The official v2.0 script takes that share.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ def win_rates(odds: Array) -> Array:
 def official_interval_v01(table: Table) -> Array:
     """The 95 % interval of the official v0.1 script, percent: shape (models, 2).
 
-    It draws rows of its battle file, of all models together, 100 times, from numpy's generator seeded with 42: for the same rows
-    in the same order these are its draws.
+    It draws rows of its battle file, of all models together, 100 times, from numpy's generator seeded with 42: for the same
+    rows in the same order these are its draws.
     """
     rows = table.rows()
     random = np.random.RandomState(OFFICIAL_SEED)
@@ -149,8 +149,8 @@ def _is_star(wins: Array) -> bool:
 def _general(wins: Array) -> Array:
     """The fit where models also met each other.
 
-    The likelihood has a maximum within a group of models in which everyone reaches everyone by a chain of wins; models that only
-    win against the baseline's group are infinitely far above it, and the reverse.
+    The likelihood has a maximum within a group of models in which everyone reaches everyone by a chain of wins; models that
+    only win against the baseline's group are infinitely far above it, and the reverse.
     """
     from scipy.sparse.csgraph import breadth_first_order, connected_components
 

@@ -3,7 +3,7 @@
     question  v0.1  {"question_id", "category", "cluster", "turns": [{"content"}]}
               v2.0  {"uid", "category", "prompt"}
     answer    v0.1  {"question_id", "model_id", "choices": [{"turns": [{"content", "token_len"}]}], "conv_metadata"}
-              v2.0  {"uid", "model", "messages": [{"role": "user", …}, {"role": "assistant", "content": {"answer"}}], "metadata"}
+              v2.0  {"uid", "model", "messages": [{user}, {"role": "assistant", "content": {"answer"}}], "metadata"}
 
 Answers are written in the layout of v2.0.
 """

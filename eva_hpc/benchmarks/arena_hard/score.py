@@ -1,19 +1,21 @@
 """From judgments or battles to the numbers of Arena-Hard, in percent of games won against the baseline.
 
-``win_rate`` is what the official script prints. v0.1: the Bradley-Terry fit, which against one baseline is the weighted share of
-games won. v2.0: the mean that its unseeded bootstrap tends to, per category. ``ci_low`` and ``ci_high`` are the 95 % interval over
-questions; ``official_ci_low`` and ``official_ci_high`` that of the official procedure over rows (95 % in v0.1, 90 % in v2.0), which
-is too narrow because it takes the games of a question as independent. Style control gives the same again as ``sc_win_rate``, ….
+``win_rate`` is what the official script prints. v0.1: the Bradley-Terry fit, which against one baseline is the weighted share
+of games won. v2.0: the mean that its unseeded bootstrap tends to, per category. ``ci_low`` and ``ci_high`` are the 95 % interval
+over questions; ``official_ci_low`` and ``official_ci_high`` that of the official procedure over rows (95 % in v0.1, 90 % in v2.0),
+which is too narrow: it takes the games of a question as independent. Style control gives the same again as ``sc_win_rate``, ….
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
-from eva_hpc.benchmarks.arena_hard.battles import Battle, battles_from, find_baseline
+from eva_hpc.benchmarks.arena_hard.battles import Battle, battle_rows, battles_from, find_baseline
 from eva_hpc.benchmarks.arena_hard.bradley_terry import Table
 from eva_hpc.benchmarks.arena_hard.judgments import BASELINES, V01_CATEGORY, Judgment, version_of
 from eva_hpc.benchmarks.arena_hard.model_numbers import Numbers
@@ -34,9 +36,9 @@ _Item = TypeVar("_Item", Judgment, Battle)
 class Score:
     """The numbers of one model in one category; None where refused.
 
-    `per_question` is percent won by question, `weights` how many games that rests on, a strong verdict counted three times: the win
-    rate against one baseline is their weighted mean. `games` count; `failed` counts the others by reason. `categories` has the scores of
-    all categories where there are several; this score is then that of the first, of ``hard_prompt`` if it is among them.
+    `per_question` is percent won by question, `weights` how many games that rests on, a strong verdict counted three times: the
+    win rate against one baseline is their weighted mean. `games` count; `failed` counts the others by reason. `categories` has the
+    scores of all categories where there are several; this score is then the first of them, ``hard_prompt`` if it is there.
     """
 
     model: str
@@ -91,16 +93,21 @@ class Options:
     """How to score.
 
     `expected` maps the ids of the questions that should be judged to their category; None: those of the judgments. `styles` turn
-    style control on. `category` is one of v2.0; None: all.
+    style control on. `category` is one of v2.0, None is all. `judge` is needed where there are several.
     """
 
     model: str | None = None
     baseline: str | None = None
+    judge: str | None = None
     category: str | None = None
     expected: Mapping[str, str] | None = None
     styles: Styles | None = None
     least: float = LEAST_COVERAGE
     force: bool = False
+
+    def with_styles(self, styles: Styles | None) -> Options:
+        """The same with these answer styles."""
+        return replace(self, styles=styles)
 
 
 _DEFAULT = Options()
@@ -118,10 +125,10 @@ def score_judgments(
         notes: warnings to add to every score.
 
     Raises:
-        ConfigError: the model, the category or the baseline asked for is not in the judgments, or it cannot be told.
+        ConfigError: what was asked for is not in the judgments, or the judge or the baseline cannot be told.
     """
     version = version or version_of(judgments)
-    kept, more = _expected_only(judgments, options.expected)
+    kept, more = _expected_only(_by_one_judge(judgments, options.judge), options.expected)
     notes = [*notes, *more]
     _check("--model", options.model, (judgment.model for judgment in kept))
     _check("--category", options.category, (judgment.category for judgment in kept))
@@ -135,7 +142,7 @@ def score_judgments(
 
 
 def score_battles(battles: Sequence[Battle], options: Options = _DEFAULT) -> dict[str, Score]:
-    """Scores by model, from an official battle file (v0.1).
+    """Scores by model, from an official battle file (v0.1), which names no judge and no category.
 
     Raises:
         ConfigError: the model or the baseline asked for is in no battle, or it cannot be told.
@@ -153,6 +160,20 @@ def score_battles(battles: Sequence[Battle], options: Options = _DEFAULT) -> dic
         model: _score(model, V01_CATEGORY, numbers, Tally.of_battle_rows(rows[model]), expected, options, notes)
         for model in _wanted(rows, options)
     }
+
+
+def write_battles(path: Path, judgments: Sequence[Judgment], version: Version, options: Options) -> None:
+    """Write the battles of v0.1 judgments in the form of the official battle file.
+
+    Raises:
+        ConfigError: the judgments are of v2.0, which has no such file, or the judge or the baseline cannot be told.
+    """
+    if version != "v0.1":
+        raise ConfigError("--save-battles: only v0.1 has a battle file")
+    kept = _by_one_judge(judgments, options.judge)
+    baseline = _baseline(kept, V01_CATEGORY, options.baseline)
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in battle_rows(battles_from(kept, version, baseline))]
+    path.write_text("".join(lines), encoding="utf-8")
 
 
 def _category(
@@ -207,7 +228,7 @@ def _score(
         weights=counted,
         games=tally.games,
         failed={reason: count for reason, count in tally.failed.items() if count},
-        style_coefficients=None if numbers.style is None else numbers.style.coefficients,
+        style_coefficients=None if refusal or numbers.style is None else numbers.style.coefficients,
     )
 
 
@@ -231,6 +252,16 @@ def _expected_only(items: Sequence[_Item], expected: Mapping[str, str] | None) -
     if len(kept) == len(items):
         return kept, []
     return kept, [f"{len(items) - len(kept)} rows are on questions that are not in the --questions file: left out"]
+
+
+def _by_one_judge(judgments: Sequence[Judgment], wanted: str | None) -> list[Judgment]:
+    """Numbers of different judges are never mixed."""
+    judges = Counter(judgment.judge for judgment in judgments)
+    _check("--judge", wanted, judges)
+    if wanted is None and len(judges) > 1:
+        names = ", ".join(f"{name} ({count} rows)" for name, count in judges.items())
+        raise ConfigError(f"the judgments are by several judges: {names}; give --judge with one of them")
+    return [judgment for judgment in judgments if wanted in (None, judgment.judge)]
 
 
 def _check(option: str, wanted: str | None, allowed: Iterable[str]) -> None:

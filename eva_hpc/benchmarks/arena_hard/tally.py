@@ -11,6 +11,7 @@ from eva_hpc.benchmarks.arena_hard.verdict import Version
 from eva_hpc.benchmarks.coverage import Coverage
 
 NO_JUDGE = "unknown"
+"""A battle file does not name its judge."""
 
 
 class Tally:
@@ -24,19 +25,19 @@ class Tally:
         self.left_out = 0
         self.failed: Counter[str] = Counter()
         self.judged: set[str] = set()
-        self.judges: Counter[str] = Counter()
+        self.judge = NO_JUDGE
         self._unjudged: dict[str, str] = {}
-        self._seen: Counter[tuple[str, str, int]] = Counter()
+        self._seen: Counter[tuple[str, int]] = Counter()
 
     @classmethod
     def of_judgments(cls, judgments: Iterable[Judgment], version: Version) -> Tally:
-        """From a model's rows of judgments."""
+        """From a model's rows of judgments, all by one judge."""
         tally = cls()
         for judgment in judgments:
             problems = judgment.problems(version)
             tally.failed.update(problems)
-            tally.judges[judgment.judge] += 1
-            tally._seen[judgment.question_id, judgment.judge, judgment.repeat] += 1
+            tally.judge = judgment.judge
+            tally._seen[judgment.question_id, judgment.repeat] += 1
             if len(problems) == 2 or (problems and version == "v2.0"):
                 tally._unjudged.setdefault(judgment.question_id, problems[0])
                 tally.left_out += 2 - len(problems)
@@ -47,7 +48,10 @@ class Tally:
 
     @classmethod
     def of_battle_rows(cls, rows: Mapping[str, int]) -> Tally:
-        """From the number of rows that each question has in a battle file; more than two games a question all count as there."""
+        """From the number of rows that each question has in a battle file, which does not say how many games there were.
+
+        Where there are more rows than two games can give, both games are taken to be there.
+        """
         tally = cls()
         tally.judged = set(rows)
         for count in rows.values():
@@ -55,11 +59,6 @@ class Tally:
             tally.games += 2 if games is None else games
             tally.failed["not in the battle file"] += games == 1
         return tally
-
-    @property
-    def judge(self) -> str:
-        """The judges' names; a battle file does not name any."""
-        return ", ".join(sorted(self.judges)) or NO_JUDGE
 
     def coverage(self, expected: set[str]) -> Coverage:
         """Of the questions that were expected, those with a game that counts."""
@@ -77,7 +76,4 @@ class Tally:
             found.append(f"{self.left_out} games are left out because the other game of their row does not count")
         if again := sum(count - 1 for count in self._seen.values()):
             found.append(f"{again} rows judge a question again without another repeat number: all are counted")
-        if len(self.judges) > 1:
-            names = ", ".join(f"{name} ({count} rows)" for name, count in self.judges.items())
-            found.append(f"several judges, counted together: {names}")
         return found

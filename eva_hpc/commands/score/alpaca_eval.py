@@ -28,7 +28,7 @@ def alpaca_eval(
         Literal["instruction", "position"],
         typer.Option("--difficulty-by", help="join by instruction, or by the row's position as the official tool does"),
     ] = "instruction",
-    C: Annotated[  # noqa: N803 - the name of the parameter
+    C: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option("--C", help="inverse strength of the L1 penalty; default: chosen by cross-validation"),
     ] = None,
@@ -43,7 +43,7 @@ def alpaca_eval(
     Exit codes: 0 printed, 1 refused because too little was judged, 2 a mistake in what was asked.
     """
     with told_plainly():
-        from eva_hpc.benchmarks.alpaca_eval.annotations import read_annotations
+        from eva_hpc.benchmarks.alpaca_eval.annotated import read_annotations
         from eva_hpc.benchmarks.alpaca_eval.questions import read_outputs
         from eva_hpc.benchmarks.alpaca_eval.score import score
 
@@ -67,11 +67,14 @@ def _length_control(
     from eva_hpc.benchmarks.alpaca_eval.arms import LengthControl
     from eva_hpc.benchmarks.alpaca_eval.difficulty import read_difficulty
     from eva_hpc.benchmarks.alpaca_eval.length_control import read_gamed
+    from eva_hpc.benchmarks.data_folder import stand_in_at
     from eva_hpc.config.errors import ConfigError
 
     if gamed is None:
         if difficulty is not None or C is not None:
-            raise ConfigError("--difficulty and --C are for the length-controlled win rate, which also needs --gamed df_gamed.csv")
+            raise ConfigError(
+                "--difficulty and --C are for the length-controlled win rate, which also needs --gamed df_gamed.csv"
+            )
         return None
     return LengthControl(
         difficulties=read_difficulty(difficulty or gamed),  # the gamed rows repeat the difficulties
@@ -79,6 +82,7 @@ def _length_control(
         difficulty_by=difficulty_by,
         C=C,
         questions=questions,
+        notes=[stand_in.note for path in (difficulty, gamed) if path and (stand_in := stand_in_at(path))],
     )
 
 

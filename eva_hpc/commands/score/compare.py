@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
@@ -34,14 +34,16 @@ class _Metric:
 
 @dataclass(frozen=True)
 class _Side:
-    """One of the two models. `arm` is for the length-controlled win rate, which is no mean over questions."""
+    """One of the two models. The length-controlled win rate is no mean over questions: `lc` has its number, or why there is none,
+    and `lc_arm` what it is fitted to."""
 
     model: str
     judge: str
     baseline: str
     metrics: Mapping[str, _Metric]
     warnings: tuple[str, ...]
-    arm: tuple[_Metric, Arm, Gamed] | None = None
+    lc: _Metric | None = None
+    lc_arm: tuple[Arm, Gamed] | None = None
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,12 @@ def compare(
         _check_options(benchmark, how)
         a = _SIDES[benchmark](file_a, model_a, "--model-a", how)
         b = _SIDES[benchmark](file_b, model_b, "--model-b", how)
-        warnings = [f"{side.model}: {text}" for side in (a, b) for text in side.warnings] + _unlike(a, b, force)
+        both = [text for text in a.warnings if text in b.warnings]
+        warnings = [f"{side.model}: {text}" for side in (a, b) for text in side.warnings if text not in both]
+        warnings += [f"both: {text}" for text in both] + _unlike(a, b, force)
         metrics = {name: _compared(a, b, name) for name in a.metrics if name in b.metrics}
-        if a.arm is not None and b.arm is not None:
-            metrics["lc_win_rate"] = _length_controlled(a, b)
+        if a.lc is not None and b.lc is not None:
+            metrics["lc_win_rate"] = _length_controlled(a, b, a.lc, b.lc)
         numbers = {
             "benchmark": benchmark,
             "model_a": a.model,
@@ -129,27 +133,31 @@ def _compared(a: _Side, b: _Side, name: str) -> dict[str, Any]:
 
     ours, theirs = a.metrics[name], b.metrics[name]
     found = paired(ours.per_question, theirs.per_question, ours.weights, theirs.weights)
-    refusals = [f"{side.model}: {reason}" for side in (a, b) if (reason := side.metrics[name].refusal) is not None]
-    if refusals:
-        found = Difference(None, None, None, None, found.n, found.unmatched, "; ".join(refusals))
+    refusal = _refusals((a, ours), (b, theirs))
+    if refusal is not None:
+        found = Difference(None, None, None, None, found.n, found.unmatched, refusal)
     return {"a": ours.value, "b": theirs.value, **found.to_json()}
 
 
-def _length_controlled(a: _Side, b: _Side) -> dict[str, Any]:
+def _length_controlled(a: _Side, b: _Side, ours: _Metric, theirs: _Metric) -> dict[str, Any]:
     """Of the length-controlled win rates, each fitted to all rows of its model."""
     from eva_hpc.benchmarks.alpaca_eval.resampling import length_controlled_difference
     from eva_hpc.benchmarks.paired import Difference
 
-    assert a.arm is not None and b.arm is not None
-    (ours, one, gamed), (theirs, other, _) = a.arm, b.arm
-    n, either = len({*one.questions} & {*other.questions}), len({*one.questions, *other.questions})
-    reason = "; ".join(f"{side.model}: {text}" for side, text in ((a, ours.refusal), (b, theirs.refusal)) if text) or None
-    found = None if reason else length_controlled_difference(one, other, gamed)
-    if found is None:
-        difference = Difference(None, None, None, None, n, either - n, reason or f"fewer than 2 questions: {either}")
-    else:
-        difference = Difference(found.difference, found.low, found.high, found.p, n, either - n)
+    difference = Difference(None, None, None, None, 0, 0, _refusals((a, ours), (b, theirs)))
+    if a.lc_arm is not None and b.lc_arm is not None:
+        (one, gamed), (other, _) = a.lc_arm, b.lc_arm
+        n, unmatched = len({*one.questions} & {*other.questions}), len({*one.questions} ^ {*other.questions})
+        found = length_controlled_difference(one, other, gamed)
+        if found is None:
+            difference = Difference(None, None, None, None, n, unmatched, "fewer than 2 questions")
+        else:
+            difference = Difference(found.difference, found.low, found.high, found.p, n, unmatched)
     return {"a": ours.value, "b": theirs.value, **difference.to_json()}
+
+
+def _refusals(*sides: tuple[_Side, _Metric]) -> str | None:
+    return "; ".join(f"{side.model}: {metric.refusal}" for side, metric in sides if metric.refusal is not None) or None
 
 
 def _chosen(models: Mapping[str, Any], wanted: str | None, option: str, file: Path) -> str:
@@ -166,9 +174,7 @@ def _mt_bench(file: Path, wanted: str | None, option: str, how: _How) -> _Side:
     from eva_hpc.benchmarks.mt_bench.score import score
 
     questions = None if how.questions is None else read_questions(how.questions)
-    scores = score(
-        read_rows(file), source=str(file), questions=questions, judge=how.judge, least=how.least, force=how.force
-    )
+    scores = score(read_rows(file), source=str(file), questions=questions, judge=how.judge, least=how.least, force=how.force)
     model = _chosen(scores, wanted, option, file)
     found = scores[model]
     metrics = {
@@ -205,32 +211,36 @@ def _arena_hard(file: Path, wanted: str | None, option: str, how: _How) -> _Side
 
 
 def _alpaca_eval(file: Path, wanted: str | None, option: str, how: _How) -> _Side:
-    from eva_hpc.benchmarks.alpaca_eval.annotations import found as values_of
-    from eva_hpc.benchmarks.alpaca_eval.annotations import read_annotations
+    from eva_hpc.benchmarks.alpaca_eval.annotated import found as values_of
+    from eva_hpc.benchmarks.alpaca_eval.annotated import read_annotations
+    from eva_hpc.benchmarks.alpaca_eval.arms import LengthControl, length_controlled_arm
     from eva_hpc.benchmarks.alpaca_eval.difficulty import read_difficulty
     from eva_hpc.benchmarks.alpaca_eval.length_control import read_gamed
-    from eva_hpc.benchmarks.alpaca_eval.score import LengthControl, length_controlled_arm, score
-    from eva_hpc.benchmarks.files import read_rows
+    from eva_hpc.benchmarks.alpaca_eval.questions import read_questions
+    from eva_hpc.benchmarks.alpaca_eval.score import score
 
     rows = read_annotations(file)
-    questions = None
-    if how.questions is not None:
-        questions = [str(row["instruction"]) for row in read_rows(how.questions, needs=("instruction",))]
-        rows = [row for row in rows if row["instruction"] in set(questions)]
-    control = None
-    if how.difficulty is not None and how.gamed is not None:
-        # the interval of one model alone is not needed
-        control = LengthControl(read_difficulty(how.difficulty), read_gamed(how.gamed), C=how.C, resamples=0)
+    questions = None if how.questions is None else [one["turns"][0] for one in read_questions(how.questions)]
+    if how.difficulty is None or how.gamed is None:
+        control = None
+    else:  # 0 resamples: the interval of one model alone is not asked for
+        control = LengthControl(
+            read_difficulty(how.difficulty), read_gamed(how.gamed), C=how.C, questions=questions, resamples=0
+        )
     found = score(rows, control, questions=questions, least=how.least, force=how.force)
-    model = _chosen({found.model or str(file): None}, wanted, option, file)
-    values = {name: 100 * value for name, value in found.per_question["win_rate"].items()}
+    model = _chosen({found.model or file.name: None}, wanted, option, file)
+    values = {name: 100 * share for name, share in found.per_question["win_rate"].items()}
     metrics = {"win_rate": _Metric(found.numbers["win_rate"], values, refusal=found.refusal)}
-    arm = None
-    if control is not None:
-        own = _Metric(found.numbers["lc_win_rate"], {}, refusal=found.refusal or found.lc_refusal)
-        arm = (own, length_controlled_arm(rows, control), control.gamed)
     baseline = ", ".join(values_of(rows, "generator_1"))
-    return _Side(model, found.judge or "not named", baseline, metrics, found.warnings, arm)
+    side = _Side(model, found.judge or "not named", baseline, metrics, found.warnings)
+    if control is None:
+        return side
+    lc = _Metric(found.numbers["lc_win_rate"], {}, refusal=found.refusal or found.lc_refusal)
+    if lc.value is None:
+        return replace(side, lc=lc)
+    kept = rows if questions is None else [row for row in rows if row["instruction"] in set(questions)]
+    arm = length_controlled_arm(kept, replace(control, C=found.facts.get("C", how.C)))  # C is not chosen again
+    return replace(side, lc=lc, lc_arm=(arm, control.gamed))
 
 
 _SIDES = {"alpaca_eval": _alpaca_eval, "arena_hard": _arena_hard, "mt_bench": _mt_bench}

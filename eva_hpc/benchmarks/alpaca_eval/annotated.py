@@ -1,7 +1,8 @@
 """Official annotations: one row per question, with both outputs and the judge's preference.
 
-{"instruction": "Name three …", "output_1": "Three …", "generator_1": "gpt4_1106_preview", "dataset": "koala", "output_2": "Sure …",
- "generator_2": "my-model", "annotator": "weighted_alpaca_eval_gpt4_turbo", "preference": 1.03, "raw_completion": {…}}
+{"instruction": "Name three …", "output_1": "Three …", "generator_1": "gpt4_1106_preview", "dataset": "koala",
+ "output_2": "Sure …", "generator_2": "my-model", "annotator": "weighted_alpaca_eval_gpt4_turbo", "preference": 1.03,
+ "raw_completion": {…}}
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ def read_annotations(path: Path) -> list[Row]:
     """The rows of an annotations file.
 
     Raises:
-        ConfigError: the file cannot be read, a row lacks its instruction or preference, an instruction or output is not text, or
-            the rows are about several models.
+        ConfigError: the file cannot be read, a row lacks its instruction or preference, an instruction or output is not text,
+            or the rows are about several models.
     """
     rows = read_rows(path, needs=("instruction", "preference"))
     for number, row in enumerate(rows, start=1):
