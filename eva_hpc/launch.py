@@ -172,6 +172,8 @@ def _check_what_is_ahead(sweep: Opened, orders: Orders, pending: list[Task], con
             else "cost not known before some of it has run"
         )
         console.print(f"{about}; {outlook.disk_line}")
+    for calls in outlook.calls:
+        console.print(escape(str(calls)))
     for warning in outlook.warnings:
         console.print(f"[bold yellow]{escape(warning)}[/bold yellow]")
     return cost
@@ -312,7 +314,7 @@ def _show_plan(sweep: Opened, orders: Orders, console: Console) -> None:
     plan, site = sweep.plan, sweep.site
     pending = pending_tasks(plan, Inventory(sweep.store).holds)
     outlook = look_ahead(sweep, pending)
-    lines = [outlook.disk_line, *outlook.warnings]
+    lines = [*outlook.lines, *outlook.warnings]
     text = describe(plan, pending, site, cost=outlook.cost, lines=lines, canary=orders.canary)
     console.print(text, markup=False, soft_wrap=True)
     if site.executor != "slurm":

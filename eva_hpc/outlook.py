@@ -8,13 +8,18 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
+from eva_hpc.benchmarks import official
+from eva_hpc.benchmarks.judge_key import key_problem
+from eva_hpc.benchmarks.registry import unreadable
 from eva_hpc.cluster.accounting import measured
+from eva_hpc.config.benchmark import JudgedBenchmark
 from eva_hpc.config.errors import ConfigError
 from eva_hpc.config.hub import missing
 from eva_hpc.config.model_size import sizes_of
 from eva_hpc.plan.cost import Estimate, estimate
 from eva_hpc.plan.disk import Disk, disk_needed, shortage
 from eva_hpc.plan.jobs import pending_tasks
+from eva_hpc.plan.judge_calls import JudgeCalls, judge_calls
 from eva_hpc.plan.plan import Task
 from eva_hpc.request import Opened
 from eva_hpc.store.inventory import Inventory
@@ -24,7 +29,8 @@ from eva_hpc.store.inventory import Inventory
 class Outlook:
     """Tasks to do, their cost and bytes, and the bytes that are free.
 
-    `missing` are models and data sets that are not in the local cache, looked for only where jobs have no network.
+    `missing` are models and data sets that are not in the local cache, looked for only where jobs have no network; `unready` is
+    what judged benchmarks lack: official files, or the key of a judge.
     """
 
     pending: list[Task]
@@ -32,12 +38,19 @@ class Outlook:
     disk: Disk
     free: int
     missing: list[str]
+    calls: list[JudgeCalls]
+    unready: list[str]
 
     @property
     def warnings(self) -> list[str]:
         """What the user should know before starting."""
         short = shortage(self.disk, self.free)
-        return [*([short] if short else []), *self.missing]
+        return [*([short] if short else []), *self.missing, *self.unready]
+
+    @property
+    def lines(self) -> list[str]:
+        """What the cost in hours does not tell: bytes to be written, and what judges will be asked."""
+        return [self.disk_line, *map(str, self.calls)]
 
     @property
     def disk_line(self) -> str:
@@ -48,10 +61,13 @@ class Outlook:
         """Refuse what cannot end well.
 
         Raises:
-            ConfigError: the disk has no room for the results, or jobs without network lack something from the hub.
+            ConfigError: the disk has no room for the results, jobs without network lack something from the hub, or judged
+                benchmarks lack something.
         """
         if self.disk.lasting > self.free:
             raise ConfigError(f"site.root: {shortage(self.disk, self.free)}")
+        if self.unready:
+            raise ConfigError(*self.unready)
         if self.missing:
             raise ConfigError(
                 *self.missing, "the site is offline: run eva-hpc prefetch with the same words where there is network"
@@ -72,7 +88,24 @@ def look_ahead(sweep: Opened, pending: list[Task] | None = None) -> Outlook:
     disk = disk_needed(plan, pending, site, sizes, known.written)
     free = _free(sweep.root)
     lacking = missing(sweep.experiment) if site.offline and pending else []
-    return Outlook(pending, estimate(plan, pending, site, sizes, known), disk, free, lacking)
+    cost = estimate(plan, pending, site, sizes, known)
+    calls = judge_calls(plan.tasks, pending)
+    return Outlook(pending, cost, disk, free, lacking, calls, _unready(sweep) if pending else [])
+
+
+def _unready(sweep: Opened) -> list[str]:
+    """What judged benchmarks of the sweep lack."""
+    judged = [
+        (benchmark.judge or recipe.judge)
+        for _, recipe in sweep.experiment.points
+        for benchmark in recipe.benchmarks.values()
+        if isinstance(benchmark, JudgedBenchmark)
+    ]
+    if not judged:
+        return []
+    keys = [problem for judge in judged if judge is not None and (problem := key_problem(judge))]
+    files = official.missing(sweep.experiment) or unreadable(recipe for _, recipe in sweep.experiment.points)
+    return list(dict.fromkeys([*files, *keys]))
 
 
 def _free(folder: Path) -> int:

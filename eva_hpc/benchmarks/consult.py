@@ -183,11 +183,12 @@ def probe(
     talk.ask(wants)
     replies = [talk.reply(want) for want in wants]
     problems = [problem for reply in replies if (problem := reply.failure or benchmark.problem(reply))]
-    kinds = Counter(problems).most_common()
-    found = "; ".join(f"{count} of {len(wants)} replies: {problem}" for problem, count in kinds[:_EXAMPLES])
+    kinds = Counter(problems).most_common(_EXAMPLES)
+    examples = "; ".join(problem if count == 1 else f"{problem} ({count} times)" for problem, count in kinds)
+    found = f"in a first try {len(problems)} of {len(wants)} replies cannot be used: {examples}"
     if len(problems) > len(wants) / 2:
-        raise JudgeUnfit(f"{_name(server)} cannot judge this benchmark, asked {len(wants)} times to try: {found}")
-    notes = [f"{found} (in a first try)"] if found else []
+        raise JudgeUnfit(f"{_name(server)} cannot judge this benchmark: {found}")
+    notes = [found] if problems else []
     named = sorted({reply.model for reply in replies if reply.model not in ("", server.model)})
     return notes + [f"asked for the model {server.model}, the server names {name}" for name in named]
 

@@ -94,7 +94,7 @@ def read_csv(path: Path, needs: Sequence[str] = ()) -> list[Mapping[str, str]]:
         lacking = [name for name in needs if name not in headings]
         if lacking:
             raise ConfigError(f"{path}:1: has no column {', '.join(lacking)}; found {', '.join(headings) or 'nothing'}")
-        rows = []
+        rows: list[Mapping[str, str]] = []
         for row in reader:
             if None in row or None in row.values():  # how DictReader says that there are more, or fewer, cells than headings
                 raise ConfigError(f"{path}:{reader.line_num}: must have {len(headings)} cells, as the line of headings")

@@ -1,11 +1,11 @@
 """Is arm A better than arm B beyond noise? Paired comparison of two arms that were judged on the same questions.
 
-An arm is its values by question id, e.g. {"81": 7.5, "82": 9.0}. Where a metric is a weighted mean (Arena-Hard: some verdicts count
-three times) weights by question id go with them: the metric is sum(weight * value) / sum(weight).
+An arm is its values by question id, e.g. {"81": 7.5, "82": 9.0}. Where a metric is a weighted mean (Arena-Hard: some verdicts
+count three times) weights by question id go with them: the metric is sum(weight * value) / sum(weight).
 
-* :func:`compare`: one run of each arm, or several that are averaged question by question (:func:`over_seeds`). The questions are
-  the only source of chance: says whether these models differ on questions of this kind.
-* :func:`across_seeds`: several seeds of each arm. Seeds and questions are both sources of chance: says whether the methods differ.
+* :func:`compare`: one run of each arm, or several that are averaged question by question (:func:`over_seeds`). The questions
+  are the only source of chance: says whether these models differ on questions of this kind.
+* :func:`across_seeds`: several seeds of each arm. Seeds and questions are both sources of chance: says whether methods differ.
 """
 
 from __future__ import annotations
@@ -65,10 +65,10 @@ def compare(
 ) -> Difference:
     """A minus B over the questions that both arms have; questions of no weight do not count as judged.
 
-    The interval is the percentile interval of the paired bootstrap: questions are drawn with replacement, for both arms the same.
-    The p-value is that of the permutation test that swaps the arms within questions (for plain means: flips the signs of the
-    differences), with all swaps if there are no more than `resamples`, else with that many random ones and the observed one added
-    (Phipson & Smyth 2010). Neither depends on the order of the questions, and swapping the arms only changes signs.
+    The interval is the percentile interval of the paired bootstrap: questions are drawn with replacement, the same for both
+    arms. The p-value is that of the permutation test that swaps the arms within questions (for plain means: flips the signs of
+    the differences), with all swaps if there are no more than `resamples`, else with that many random ones and the observed one
+    added (Phipson & Smyth 2010). Neither depends on the order of the questions, and swapping the arms only changes signs.
 
     Raises:
         ValueError: a value or a weight is not finite, or a weight is negative or missing.
@@ -94,7 +94,7 @@ def over_seeds(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Difference:
-    """:func:`compare` of arms by seed, each value averaged over the seeds that both arms have and in which both have the question.
+    """:func:`compare` of arms by seed: values are means over the seeds that both arms have and in which both have the question.
 
     Raises:
         ValueError: as :func:`compare`.
@@ -134,11 +134,11 @@ def across_seeds(
 ) -> Difference:
     """A minus B with both seeds and questions as random, for the seeds that both arms have.
 
-    Seeds are too few to be resampled (with two of them a bootstrap interval would end at the two seeds' differences, and miss every
-    other time). So the variance is that of two crossed random factors, estimated from the effect of each seed and question on the
-    difference: V = V_seed + V_question - V_rest, at least the larger of the first two, with Student's t at Satterthwaite's degrees
-    of freedom. For weighted means the effects are the linear ones (delta method). Only questions with a value in every shared seed
-    of both arms count.
+    Seeds are too few to be resampled: with two of them a bootstrap interval would end at the two seeds' differences, and miss
+    every other time. So the variance is that of two crossed random factors, estimated from the effect of each seed and question
+    on the difference: V = V_seed + V_question - V_rest, at least the larger of the first two, with Student's t at
+    Satterthwaite's degrees of freedom. For weighted means the effects are the linear ones (delta method). Only questions with a
+    value in every shared seed of both arms count.
 
     Raises:
         ValueError: as :func:`compare`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +11,9 @@ from eva_hpc.benchmarks.data_folder import stand_in_at
 from eva_hpc.benchmarks.files import Row
 from eva_hpc.benchmarks.judged import JudgedBenchmark, JudgedQuestion, ModelAnswer
 from eva_hpc.benchmarks.records import Metric, QuestionValue
+from eva_hpc.config.benchmark import AlpacaEval, ArenaHard, MtBench
+from eva_hpc.config.errors import ConfigError
+from eva_hpc.config.recipe import Recipe
 
 Files = Mapping[str, Path]
 """By role, as a recipe's `files` and the catalogue name them."""
@@ -192,6 +195,29 @@ class _ArenaHard:
 
 
 JUDGED: Mapping[str, Benchmark] = {"alpaca_eval": _AlpacaEval(), "arena_hard": _ArenaHard(), "mt_bench": _MTBench()}
+
+
+def unreadable(recipes: Iterable[Recipe]) -> list[str]:
+    """One line for each mistake in the files of the recipes' judged benchmarks: what a stage would find after hours."""
+    problems: dict[str, None] = {}
+    seen = set()
+    for recipe in recipes:
+        for name, section in recipe.benchmarks.items():
+            if not isinstance(section, AlpacaEval | ArenaHard | MtBench):
+                continue
+            named: dict[str, str | None] = section.files.model_dump()
+            files = {role: Path(path) for role, path in named.items() if path is not None}
+            edition = section.version if isinstance(section, ArenaHard) else ""
+            which = (section.kind, edition, *files.values())
+            if which in seen:
+                continue
+            seen.add(which)
+            try:
+                JUDGED[section.kind].questions(edition, files)
+                JUDGED[section.kind].judging(edition, files, both_orders=False)
+            except ConfigError as error:
+                problems |= dict.fromkeys(f"benchmarks.{name}: {problem}" for problem in error.problems)
+    return list(problems)
 
 
 def _metric(

@@ -39,7 +39,7 @@ def plan(
 
             typer.echo(orjson.dumps(_as_json(sweep, outlook), option=orjson.OPT_INDENT_2).decode())
             return
-        lines = [outlook.disk_line, *(f"warning: {text}" for text in outlook.warnings)]
+        lines = [*outlook.lines, *(f"warning: {text}" for text in outlook.warnings)]
         typer.echo(describe(sweep.plan, outlook.pending, sweep.site, cost=outlook.cost, lines=lines, canary=True))
 
 
@@ -62,6 +62,7 @@ def _as_json(sweep: Opened, outlook: Outlook) -> dict[str, Any]:
         "arrays": [array.model_dump(mode="json", exclude={"jobs"}) | {"jobs": len(array.jobs)} for array in arrays],
         "cost": outlook.cost.to_json(),
         "disk": {**asdict(outlook.disk), "free": outlook.free},
+        "judges": [asdict(calls) for calls in outlook.calls],
         "missing": outlook.missing,
         "warnings": outlook.warnings,
     }

@@ -7,9 +7,9 @@ Several processes, on several machines with a shared file system, may read and w
 is one line, and nothing is ever changed, so that no lock is needed. A record is on disk before :meth:`CompletionCache.add`
 returns. Only answers are kept, never failures.
 
-How big it gets: about 1.2 kB for an AlpacaEval judgment (five log-probabilities), 2 to 4 kB for one of MT-Bench or Arena-Hard
-(the judge's text); a model on all three, about 5 MB. Looking something up reads all files once, at the speed of the disk, and
-parses only the lines that are asked for: memory goes with the answer, not with the cache.
+How big it gets: about 1 kB for a judgment of AlpacaEval (five log-probabilities), 1.5 kB for one of MT-Bench, 3 kB for one of
+Arena-Hard (mostly the judge's text); 4 MB for a model on all three. Looking something up reads all files once, 1 GB in less than
+a second where the disk is as fast, and parses only the lines that are asked for: memory goes with the answer, not with the cache.
 """
 
 from __future__ import annotations

@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 
 from eva_hpc.benchmarks.consult import Consultation, JudgeServer, JudgeUnfit, JudgeUnreachable, Usage, consult, probe
+from eva_hpc.benchmarks.judged import JudgedBenchmark, JudgedQuestion, ModelAnswer
+from eva_hpc.benchmarks.registry import JUDGED
 from eva_hpc.config.errors import ConfigError
 from eva_hpc.inference.completion_cache import CompletionCache
 from eva_hpc.inference.openai_client import RetryPolicy
+from eva_hpc.store.records import read_jsonl, write_jsonl
 from eva_hpc.training.interrupt import Interrupted
 from tests.benchmarks import judge_server as judge_module
 from tests.benchmarks.judge_server import Act, Call, HangsUp, Says, Sends, Stalls, running_judge
@@ -295,23 +298,22 @@ def test_the_probe_asks_five_real_requests_from_all_over_and_they_are_not_paid_a
 
 def test_a_judge_without_labels_is_unfit_before_the_rest_is_spent(server, cache):
     server.rule = lambda call: Says("I would rather not")
-    with pytest.raises(
-        JudgeUnfit, match=r"judge-1 at .* cannot judge this benchmark, asked 5 times to try: 5 of 5 replies: no label"
-    ):
+    found = "judge-1 at .* cannot judge this benchmark: in a first try 5 of 5 replies cannot be used: no label (5 times)"
+    with pytest.raises(JudgeUnfit, match=found.replace("(", r"\(").replace(")", r"\)")):
         probe(YesNo(), items(50), judge_at(server.url), cache)
     assert len(server.calls) == 10  # five, and a second time
 
 
 def test_a_judge_that_refuses_most_is_unfit_and_says_why(server, cache):
     server.rule = lambda call: Sends(400, b"the model judge-1 does not exist")
-    with pytest.raises(JudgeUnfit, match="5 of 5 replies: rejected: HTTP 400: the model judge-1 does not exist"):
+    with pytest.raises(JudgeUnfit, match="5 of 5 replies cannot be used: rejected: HTTP 400: the model judge-1 does not exist"):
         probe(YesNo(), items(50), judge_at(server.url), cache)
 
 
 def test_one_bad_reply_in_a_probe_and_another_name_are_worth_a_line(server, cache):
     server.rule = lambda call: Says("hm" if "of q20:" in str(call.body) else "[[A]]", model="judge-1-0613")
     assert probe(YesNo(), items(50), judge_at(server.url), cache) == [
-        "1 of 5 replies: no label (in a first try)",
+        "in a first try 1 of 5 replies cannot be used: no label",
         "asked for the model judge-1, the server names judge-1-0613",
     ]
 
@@ -326,6 +328,82 @@ def test_a_probe_of_a_server_that_is_down_is_no_verdict_on_the_judge(server, cac
     server.rule = lambda call: Sends(503)
     with pytest.raises(JudgeUnreachable, match="HTTP 503"):
         probe(YesNo(), items(50), judge_at(server.url), cache)
+
+
+# ---------------------------------------------------------------------------- the real benchmarks
+
+
+def real(kind: str, shared_data: Path) -> tuple[JudgedBenchmark, list[tuple[JudgedQuestion, ModelAnswer]]]:
+    """A benchmark with its official prompts, and twenty official questions with answers."""
+    home = shared_data / kind
+    edition, names = {
+        "alpaca_eval": (
+            "",
+            {"questions": "models/gpt4_1106_preview/model_outputs.json.gz", "prompt": "judge/alpaca_eval_clf.txt"},
+        ),
+        "arena_hard": (
+            "v0.1",
+            {
+                "questions": "question_v0.1.jsonl.gz",
+                "baseline": "answers/gpt-4-0314.jsonl.gz",
+                "prompt": "judge/judge_config_v0.1.yaml",
+            },
+        ),
+        "mt_bench": (
+            "",
+            {"questions": "question.jsonl", "prompt": "judge_prompts.jsonl", "reference": "reference_answer_gpt-4.jsonl"},
+        ),
+    }[kind]
+    files = {role: home / name for role, name in names.items()}
+    questions = JUDGED[kind].questions(edition, files)
+    questions = questions[:: len(questions) // 20][:20]
+    answers = [
+        ModelAnswer(question_id=q["id"], model="m", turns=[f"My {i}. answer"] * len(q["turns"]))
+        for i, q in enumerate(questions)
+    ]
+    return JUDGED[kind].judging(edition, files, False), list(zip(questions, answers, strict=True))
+
+
+def official_judge(call: Call) -> Act:
+    """Says what each benchmark's judge says; in Arena-Hard at first without a label, in every third game."""
+    if call.body.get("logprobs"):
+        return Says("m", top={"m": -0.2, "M": -1.8, " m": -6.0})
+    if "[[A>B]]" in str(call.body):
+        return Says("I compare." if call.number % 3 == 0 and len(call.body["messages"]) < 3 else "So: [[A>>B]]")
+    return Says("Not bad. Rating: [[7]]")
+
+
+@pytest.mark.parametrize("kind", ["alpaca_eval", "arena_hard", "mt_bench"])
+def test_the_real_benchmarks_are_judged_and_a_rerun_is_free(server, cache, shared_data, tmp_path, kind):
+    benchmark, pairs = real(kind, shared_data)
+    server.rule = official_judge
+    to = judge_at(server.url)
+    assert probe(benchmark, pairs, to, cache) == []
+    first = consult(benchmark, pairs, to, cache, judge="judge-1")
+    assert {row["status"] for row in first.rows} == {"judged"}
+    assert len(first.rows) == (40 if kind == "mt_bench" else 20)
+    assert set(server.paid.values()) == {1}
+    asked = len(server.calls)
+    again = consult(benchmark, pairs, to, cache, judge="judge-1")
+    assert again.rows == first.rows
+    assert len(server.calls) == asked
+    write_jsonl(tmp_path / "rows.jsonl", first.rows)
+    assert read_jsonl(tmp_path / "rows.jsonl") == first.rows
+
+
+@pytest.mark.parametrize(
+    ("kind", "found"),
+    [
+        ("alpaca_eval", "no log-probabilities of the first token"),
+        ("arena_hard", r"no label such as \[\[A>B\]\]"),
+        ("mt_bench", r"no rating such as \[\[5\]\]"),
+    ],
+)
+def test_a_judge_that_thinks_aloud_and_never_ends_is_found_out_by_each_benchmark(server, cache, shared_data, kind, found):
+    benchmark, pairs = real(kind, shared_data)
+    server.rule = lambda call: Says("<think> Well, let me see")
+    with pytest.raises(JudgeUnfit, match=found):
+        probe(benchmark, pairs, judge_at(server.url), cache)
 
 
 # ---------------------------------------------------------------------------- killed and told to stop

@@ -134,6 +134,20 @@ def test_models_of_different_judges_are_not_compared_unless_forced(write):
     assert "judges differ: m has judge, m has other" in found("mt_bench", a, b, "--force")["warnings"]
 
 
+def test_a_turn_that_only_one_of_the_two_has_is_told(write):
+    a = write("a", rated(1, 5), rated(2, 6), rated(1, 5, turn=2), rated(2, 5, turn=2))
+    result = found("mt_bench", a, write("b", rated(1, 5, "k"), rated(2, 6, "k")))
+    assert "turn_2" not in result["metrics"]
+    assert "only one of the two has turn_2" in result["warnings"]
+
+
+def test_a_model_without_any_rating_is_refused(write):
+    a, b = write("a", rated(1, -1), rated(2, -1)), write("b", rated(1, 5, "k"), rated(2, 6, "k"))
+    result = run("mt_bench", a, b, "--json", "--force")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["metrics"]["average"]["reason"] == "m: only 0 of 2 turns have a judgment (2 no rating)"
+
+
 def game(question, *labels, model="m", judge="judge"):
     games = [{"user_prompt": "?", "judgment": f"[[{label}]]", "score": label} for label in labels]
     return {"question_id": question, "model": model, "judge": judge, "games": games}

@@ -1,9 +1,9 @@
 """From judgments or battles to the numbers of Arena-Hard, in percent of games won against the baseline.
 
 ``win_rate`` is what the official script prints. v0.1: the Bradley-Terry fit, which against one baseline is the weighted share
-of games won. v2.0: the mean that its unseeded bootstrap tends to, per category. ``ci_low`` and ``ci_high`` are the 95 % interval
-over questions; ``official_ci_low`` and ``official_ci_high`` that of the official procedure over rows (95 % in v0.1, 90 % in v2.0),
-which is too narrow: it takes the games of a question as independent. Style control gives the same again as ``sc_win_rate``, ….
+of games won. v2.0: the mean that its unseeded bootstrap tends to, per category. ``ci_low`` and ``ci_high`` are the 95 %
+interval over questions; ``official_ci_low`` and ``official_ci_high`` that of the official procedure over rows (95 % in v0.1, 90 %
+in v2.0), too narrow because it takes the games of a question as independent. Style control gives all again as ``sc_win_rate``, ….
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Score:
     """The numbers of one model in one category; None where refused.
 
     `per_question` is percent won by question, `weights` how many games that rests on, a strong verdict counted three times: the
-    win rate against one baseline is their weighted mean. `games` count; `failed` counts the others by reason. `categories` has the
-    scores of all categories where there are several; this score is then the first of them, ``hard_prompt`` if it is there.
+    win rate against one baseline is their weighted mean. `games` count; `failed` counts the others by reason. `categories` has
+    the scores of all categories where there are several; this score is then the first of them, ``hard_prompt`` if it is there.
     """
 
     model: str
@@ -92,8 +92,8 @@ class Score:
 class Options:
     """How to score.
 
-    `expected` maps the ids of the questions that should be judged to their category; None: those of the judgments. `styles` turn
-    style control on. `category` is one of v2.0, None is all. `judge` is needed where there are several.
+    `expected` maps the ids of the questions that should be judged to their category; None: those of the judgments. `styles`
+    turn style control on. `category` is one of v2.0, None is all. `judge` is needed where there are several.
     """
 
     model: str | None = None

@@ -6,8 +6,8 @@ d is a model's strength above the baseline's, z the four differences in style to
 battles.
 
 v0.1: s = ln 10, difference (m - b) / (m + b + 1) of each count, standard deviation of the population. scikit-learn's
-LogisticRegression with its default L2 penalty, C = 1, on battles that stand twice; the baseline's own strength is penalised too,
-which leaves sum(d^2) - sum(d)^2 / (models + 1) once it is fitted.
+LogisticRegression with its default L2 penalty, C = 1, on battles that stand twice; the baseline's own strength is penalised
+too, which leaves sum(d^2) - sum(d)^2 / (models + 1) once it is fitted. The official solver stops a little before the optimum.
 v2.0: s = 1, length (m - b) / (m + b), the others by density p = count / (tokens + 1), (p_m - p_b) / (p_m + p_b + 1), sample
 standard deviation, no penalty. The official fit takes at most 50 steps of LBFGS in single precision, and the median of 100
 bootstraps; here the maximum itself is found, of all battles.

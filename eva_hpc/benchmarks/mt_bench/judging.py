@@ -88,13 +88,14 @@ class MTBench:
         return f"no rating such as [[5]] in {_shortened(reply.text)!r}"
 
     def _row(self, question: JudgedQuestion, answer: ModelAnswer, turn: int, reply: Reply | None, judge: str) -> Row:
+        score, detail = None, None if reply is None else self.problem(reply)
         if reply is None:
-            status, detail, score, judgment = "no_answer", f"the model gave no answer to turn {turn}", None, ""
+            status, judgment, detail = "no_answer", "", f"the model gave no answer to turn {turn}"
         elif reply.failure is not None:
-            status, detail, score, judgment = "failed", reply.failure, None, API_ERROR
+            status, judgment = "failed", API_ERROR
         else:
             score, judgment = rating(reply.text), reply.text
-            status, detail = ("judged", None) if score is not None else ("unparsed", self.problem(reply))
+            status = "unparsed" if score is None else "judged"
         row: Row = {
             "question_id": official_id(question["id"]),
             "model": answer["model"],

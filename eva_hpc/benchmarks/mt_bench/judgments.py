@@ -1,9 +1,10 @@
 """Judgment rows in FastChat's format, checked and reduced to what the numbers need.
 
-{"question_id": 81, "model": "zephyr", "judge": ["gpt-4", "single-v1"], "user_prompt": …, "judgment": "… [[7]]", "score": 7, "turn": 1}
+{"question_id": 81, "model": "zephyr", "judge": ["gpt-4", "single-v1"], "user_prompt": …, "judgment": "… [[7]]", "score": 7,
+ "turn": 1}
 
-`question_id`, `model`, `turn` and `score` are needed; `judgment` too if scores are computed anew. Files of the official tool may
-also hold pairwise rows and rows of several judges: the former are set aside, the latter must be told apart by the caller.
+`question_id`, `model`, `turn` and `score` are needed; `judgment` instead of `score` if scores are computed anew. Files of the
+official tool may also hold pairwise rows and rows of several judges: the former are set aside, of the latter one is chosen.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ def read_judgments(
         reparse: take scores from the judgment texts instead of the stored ones.
 
     Raises:
-        ConfigError: a row lacks a key or has an impossible value, there are several judges and `judge` is None, none of that name,
-            or nothing but pairwise rows.
+        ConfigError: a row lacks a key or has an impossible value, there are several judges and `judge` is None, or none of that
+            name, or nothing but pairwise rows.
     """
     judgments = [
         _judgment(f"{source}: row {number}", row, reparse)

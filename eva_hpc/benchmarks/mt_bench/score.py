@@ -1,8 +1,8 @@
 """MT-Bench's numbers from judgment rows, exactly as FastChat's show_result.py gives them, and what it does not say.
 
-Failed judgments (-1) are dropped; `turn_1` and `turn_2` are means over the remaining rows of a turn, `average` is the mean over ALL
-remaining rows, so it is not the mean of the two where rows are missing. Rows that stand twice count twice. Added here: coverage, and
-no number without it; why judgments failed; duplicates; intervals over questions; categories.
+Failed judgments (-1) are dropped; `turn_1` and `turn_2` are means over the remaining rows of a turn, `average` is the mean over
+ALL remaining rows, so it is not the mean of the two where rows are missing. Rows that stand twice count twice. Added here:
+coverage, and no number without it; why judgments failed; duplicates; intervals over questions; categories.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ Key = tuple[str, int]
 class Score:
     """The numbers of one model.
 
-    `numbers` and `intervals` are those of METRICS, ratings on the judge's scale; `categories` are means over all rated turns of a
-    category. All are None or empty if refused. `n` counts rated rows, `failed` the others by reason. `per_question` has a
+    `numbers` and `intervals` are those of METRICS, ratings on the judge's scale; `categories` are means over all rated turns of
+    a category. All are None or empty if refused. `n` counts rated rows, `failed` the others by reason. `per_question` has a
     question's mean rating; under "average" it stands only with all of its turns.
     """
 
@@ -88,8 +88,8 @@ def score(
     Args:
         rows: in FastChat's format.
         source: name of the file, for messages.
-        questions: what should have been judged. Without them: the 80 official questions in both turns if all ids are official ones
-            (81 to 160), else every question and turn that the file has of any model.
+        questions: what should have been judged. Without them: the 80 official questions in both turns if all ids are official
+            ones (81 to 160), else every question and turn that the file has of any model.
         judge: whose rows to take; needed where there are several judges.
         reparse: take the scores from the judgment texts instead of the stored ones.
         dedupe: of rows of one model, question, turn and repeat only the first with a rating counts. Off, as officially.

@@ -123,7 +123,7 @@ def _from_judgments(
     style_control: bool,
     again: bool,
     save_battles: Path | None,
-) -> Mapping[str, Score]:
+) -> dict[str, Score]:
     from eva_hpc.benchmarks.arena_hard.judgments import read_judgments, reparse, version_of
     from eva_hpc.benchmarks.arena_hard.questions import read_styles
     from eva_hpc.benchmarks.arena_hard.score import score_judgments, write_battles
@@ -152,7 +152,7 @@ def _table(scores: Mapping[str, Score]) -> str:
     for score in shown:
         row = [score.model, score.category, _number(score, "")]
         row += [_number(score, "sc_")] if styled else []
-        row += [f"{score.coverage.share:.1%}", score.coverage.judged, score.games, score.baseline, score.judge]
+        row += [f"{score.coverage.share:.1%}", str(score.coverage.judged), str(score.games), score.baseline, score.judge]
         rows.append(row)
     notes = [f"{score.model}, {score.category}: no number: {score.refusal}" for score in shown if score.refusal]
     notes += [f"{score.model}, {score.category}: warning: {text}" for score in shown for text in score.warnings]

@@ -34,8 +34,8 @@ class _Metric:
 
 @dataclass(frozen=True)
 class _Side:
-    """One of the two models. The length-controlled win rate is no mean over questions: `lc` has its number, or why there is none,
-    and `lc_arm` what it is fitted to."""
+    """One of the two models. The length-controlled win rate is no mean over questions: `lc` has its number, or why there is
+    none, and `lc_arm` what it is fitted to."""
 
     model: str
     judge: str
@@ -74,9 +74,9 @@ def compare(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Differences A minus B over the questions judged for both, with 95 % interval and two-sided p-value of the paired comparison.
+    """Differences A minus B over the questions judged for both, with their 95 % interval and two-sided p-value.
 
-    `a` and `b` are each model's own numbers, over all that was judged: where questions are unmatched, their difference is another.
+    A's and B's own numbers are over all that was judged for each: where questions are unmatched, their difference is another.
 
     Exit codes: 0 compared, 1 refused for lack of judgments, 2 a mistake in what was asked.
     """
@@ -89,6 +89,7 @@ def compare(
         warnings = [f"{side.model}: {text}" for side in (a, b) for text in side.warnings if text not in both]
         warnings += [f"both: {text}" for text in both] + _unlike(a, b, force)
         metrics = {name: _compared(a, b, name) for name in a.metrics if name in b.metrics}
+        warnings += [f"only one of the two has {name}" for name in sorted(a.metrics.keys() ^ b.metrics.keys())]
         if a.lc is not None and b.lc is not None:
             metrics["lc_win_rate"] = _length_controlled(a, b, a.lc, b.lc)
         numbers = {
@@ -180,7 +181,7 @@ def _mt_bench(file: Path, wanted: str | None, option: str, how: _How) -> _Side:
     metrics = {
         name: _Metric(value, found.per_question[name], refusal=found.refusal)
         for name, value in found.numbers.items()
-        if found.per_question[name]
+        if found.per_question[name] or found.refusal is not None
     }
     return _Side(model, found.judge, "", metrics, found.warnings)
 

@@ -19,7 +19,8 @@ TEMPLATES = {
     "single-v1": "Q {question} A {answer}",
     "single-math-v1": "Q {question} R {ref_answer_1} A {answer}",
     "single-v1-multi-turn": "Q1 {question_1} A1 {answer_1} Q2 {question_2} A2 {answer_2}",
-    "single-math-v1-multi-turn": "R1 {ref_answer_1} R2 {ref_answer_2} Q1 {question_1} A1 {answer_1} Q2 {question_2} A2 {answer_2}",
+    "single-math-v1-multi-turn": "R1 {ref_answer_1} R2 {ref_answer_2} Q1 {question_1} A1 {answer_1} "
+    "Q2 {question_2} A2 {answer_2}",
 }
 
 

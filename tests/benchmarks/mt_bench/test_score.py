@@ -152,7 +152,8 @@ def test_reparsing_takes_the_text_and_tells_what_changed():
     rows = [row("a", 1, 7), {**row("b", 1, 3), "score": -1}, {**row("c", 1, -1), "score": 5.0}]
     found = only(rows, reparse=True, force=True)
     assert found.numbers["average"] == 5
-    told = "2 stored scores differ from the judgment texts, which count: none -> 3 (question b, turn 1), 5 -> none (question c, turn 1)"
+    told = "2 stored scores differ from the judgment texts, which count: "
+    told += "none -> 3 (question b, turn 1), 5 -> none (question c, turn 1)"
     assert told in found.warnings
     assert only(rows, force=True).numbers["average"] == 6
 
@@ -181,7 +182,7 @@ def test_rows_of_several_judges_are_never_mixed():
     rows = [row("a", 1, 9), row("a", 1, 1, judge=["other", "single-v1"]), row("a", 2, 9)]
     with pytest.raises(ConfigError, match=r"several judges: judge \(2 rows\), other \(1 rows\); name one with --judge"):
         score(rows)
-    with pytest.raises(ConfigError, match="found no judgments of 'othre'; .*did you mean 'other'"):
+    with pytest.raises(ConfigError, match=r"found no judgments of 'othre'; .*did you mean 'other'"):
         score(rows, judge="othre")
     found = only(rows, judge="judge")
     assert (found.numbers["average"], found.judge) == (9, "judge")

@@ -1,0 +1,27 @@
+"""Where a judge of a recipe is, and with which key: both from the environment of whoever asks."""
+
+from __future__ import annotations
+
+import os
+
+from eva_hpc.config.benchmark import OPENAI, Judge
+
+
+def base_url(judge: Judge) -> str:
+    """The address of its API: its own, else that in OPENAI_BASE_URL, else OpenAI's."""
+    return judge.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI
+
+
+def api_key(judge: Judge) -> str | None:
+    """Its key, if there is any."""
+    return os.environ.get(judge.api_key_env) or None
+
+
+def key_problem(judge: Judge) -> str | None:
+    """What the environment lacks to ask a judge at OpenAI; other servers may want no key."""
+    if base_url(judge) != OPENAI or api_key(judge):
+        return None
+    return (
+        f"judge {judge.model}: the environment has neither {judge.api_key_env} nor OPENAI_BASE_URL; "
+        "must have a key of OpenAI's, or the address of another server"
+    )
