@@ -284,15 +284,19 @@ def _show_failures(board: Board, console: Console) -> None:
 def _write_tables(sweep: Opened, console: Console) -> None:
     from eva_hpc.report.aggregate import aggregate
     from eva_hpc.report.collect import collect
+    from eva_hpc.report.comparisons import compare_rows
     from eva_hpc.report.tables import terminal_table, write_tables
 
     rows = collect(sweep.plan, sweep.store)
     metrics = sweep.results / "metrics.jsonl"
     write_jsonl(metrics, rows)
     summary = aggregate(rows, sweep.experiment)
-    paths = write_tables(summary, sweep.experiment, sweep.results)
-    console.print(terminal_table(summary, sweep.experiment), soft_wrap=False)
-    for path in (*paths.values(), metrics):
+    comparisons = compare_rows(sweep.plan, sweep.store, sweep.experiment, summary.columns)
+    compared = sweep.results / "comparisons.jsonl"
+    write_jsonl(compared, (one.to_json() for one in comparisons))
+    paths = write_tables(summary, sweep.experiment, sweep.results, comparisons)
+    console.print(terminal_table(summary, sweep.experiment, comparisons), soft_wrap=False)
+    for path in (*paths.values(), metrics, compared):
         console.print(_relative(path))
 
 

@@ -26,6 +26,15 @@ def pytest_sessionfinish() -> None:
 
 
 @pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with real benchmark data beside the checkout; the test is skipped where there is none."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("needs the folder shared/data beside the checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_qwen2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny random Qwen2 policy and its tokenizer."""
     from tests.tiny_models import tiny_policy

@@ -11,7 +11,7 @@ from eva_hpc.config.sweep import Experiment
 
 
 def official_file(set_: str, role: str) -> tuple[str, str]:
-    """The absolute path of an official file, and the fingerprint of what lies there, else the one that the official file has."""
+    """The absolute path of an official file; and the fingerprint of what lies there, else that of the official content."""
     path = data_folder.place(set_, role)
     if path.is_file():
         return str(path), fingerprint(str(path))

@@ -256,7 +256,7 @@ def _crossed(effects: Floats) -> tuple[float, float]:
     if variance == 0:
         return 0.0, 1.0
     parts = ((seed, seeds - 1), (question, questions - 1), (both, (seeds - 1) * (questions - 1)))
-    return variance**0.5, variance**2 / sum(part**2 / freedom for part, freedom in parts)
+    return variance**0.5, 1 / sum((part / variance) ** 2 / freedom for part, freedom in parts)
 
 
 def _student(difference: float, error: float, freedom: float, level: float) -> tuple[float, float]:

@@ -19,14 +19,14 @@ OPENAI = "https://api.openai.com/v1"
 MT_BENCH_TEMPERATURES: Mapping[str, float] = {
     "writing": 0.7,
     "roleplay": 0.7,
-    "extraction": 0.0,
+    "reasoning": 0.0,
     "math": 0.0,
     "coding": 0.0,
-    "reasoning": 0.0,
+    "extraction": 0.0,
     "stem": 0.1,
     "humanities": 0.1,
 }
-"""Decoding of MT-Bench answers by category, as FastChat has it (fastchat/llm_judge/common.py)."""
+"""Of MT-Bench answers by category, as FastChat has it (fastchat/llm_judge/common.py); in the order of the question file."""
 
 
 class LabBenchmark(Section):

@@ -8,8 +8,8 @@ is one line, and nothing is ever changed, so that no lock is needed. A record is
 returns. Only answers are kept, never failures.
 
 How big it gets: about 1 kB for a judgment of AlpacaEval (five log-probabilities), 1.5 kB for one of MT-Bench, 3 kB for one of
-Arena-Hard (mostly the judge's text); 4 MB for a model on all three. Looking something up reads all files once, 1 GB in less than
-a second where the disk is as fast, and parses only the lines that are asked for: memory goes with the answer, not with the cache.
+Arena-Hard (mostly the judge's text); 4 MB for a model on all three. Looking something up reads all files once, 1 GB in a second
+where the disk is as fast, and parses only the lines that are asked for: memory goes with the answer, not with the cache.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ _UNSUPPORTED = re.compile(
     r"unsupported|unrecogni[sz]ed|unknown|unexpected|(?:not|n't) (?:be )?(?:support|permit|allow)|greater than max", re.I
 )
 _POLL_S = 0.1
+_TOLD = "told to stop; every answer that arrived is kept"
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class RetryPolicy:
         attempts: of one request, the first included.
         timeout_s: for a whole answer.
         give_up_after: so many requests in a row without any answer after all attempts, and the server counts as gone.
-        drain_s: how long requests in flight are waited for once no more are sent.
+        drain_s: how long requests in flight are waited for when told to stop.
     """
 
     attempts: int = 6
@@ -171,7 +172,8 @@ async def chat(
     Timeouts, lost connections, 429, 5xx and answers that are not JSON are tried again with a randomised exponential back-off.
     At most `concurrency` requests are open at once; each keeps its place until `received` has returned. So a process that is
     killed loses at most `concurrency` answers. A completion may have no text. As soon as `stop()` says so, or the server turns
-    out to be no use, or `received` raises, no more requests are sent; those in flight are awaited for `retry.drain_s`.
+    out to be no use, or `received` raises, no more requests are sent; those in flight are awaited, after `stop()` for
+    `retry.drain_s` at most.
 
     Raises:
         Interrupted: `stop()` said so before all was received.
@@ -263,8 +265,10 @@ class _Batch:
             raise self.why
 
     async def watch(self, workers: Sequence[asyncio.Task[None]]) -> None:
-        while not self.has_ended():
-            await self.nap(_POLL_S)
+        """Poll `stop`, also while the last answers are awaited; once it says so, they have little time left."""
+        while not self.stop():
+            await asyncio.sleep(_POLL_S)
+        self.end(Interrupted(_TOLD))
         await asyncio.sleep(self.retry.drain_s)
         for worker in workers:
             worker.cancel()
@@ -275,7 +279,7 @@ class _Batch:
 
     def has_ended(self) -> bool:
         if not self.ended.is_set() and self.stop():
-            self.end(Interrupted("told to stop; every answer that arrived is kept"))
+            self.end(Interrupted(_TOLD))
         return self.ended.is_set()
 
     async def nap(self, seconds: float) -> None:

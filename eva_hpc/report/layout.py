@@ -13,6 +13,7 @@ from eva_hpc.config.recipe import LabChecker, LabPolicy, LabPrompts
 from eva_hpc.config.sweep import Experiment, Value
 from eva_hpc.plan.grid import run_name
 from eva_hpc.report.aggregate import Aggregate, Cell, readable
+from eva_hpc.report.comparisons import SIGNIFICANT, Comparison
 
 MISSING = "—"
 NAMED_RUNS = 8  # a note names at most so many runs; table.csv names all
@@ -31,8 +32,9 @@ class Layout:
     notes: tuple[str, ...]
 
 
-def lay_out(aggregate: Aggregate, experiment: Experiment) -> Layout:
-    """The text of the table, its caption and its notes."""
+def lay_out(aggregate: Aggregate, experiment: Experiment, comparisons: Sequence[Comparison] = ()) -> Layout:
+    """The text of the table, its caption and its notes. A star marks what the comparisons find beyond noise."""
+    starred = {(run_name(one.point, 0), one.benchmark, one.metric) for one in comparisons if one.beyond_noise}
     axes = experiment.sweep.axes
     runs_are_missing = bool(aggregate.missing_runs)
     body = []
@@ -40,7 +42,9 @@ def lay_out(aggregate: Aggregate, experiment: Experiment) -> Layout:
     for line in aggregate.lines:
         seeds = sum(run_name(line.point, seed) not in missing for seed in aggregate.seeds)
         row = [_axis_value(line.point[name]) for name in axes] + [str(seeds)] * runs_are_missing
-        row += [_cell(cell, column.decimals, seeds) for cell, column in zip(line.cells, aggregate.columns, strict=True)]
+        for cell, column in zip(line.cells, aggregate.columns, strict=True):
+            star = "*" if (run_name(line.point, 0), column.benchmark, column.metric) in starred else ""
+            row.append(_cell(cell, column.decimals, seeds) + star)
         body.append(tuple(row))
     return Layout(
         leading=tuple(readable(name) for name in axes) + ("n",) * runs_are_missing,
@@ -49,7 +53,7 @@ def lay_out(aggregate: Aggregate, experiment: Experiment) -> Layout:
         columns=tuple((column.group, column.heading) for column in aggregate.columns),
         body=tuple(body),
         caption=_caption(aggregate, experiment),
-        notes=tuple(_notes(aggregate, experiment)),
+        notes=(*_notes(aggregate, experiment), *_about(comparisons)),
     )
 
 
@@ -128,6 +132,17 @@ def _notes(aggregate: Aggregate, experiment: Experiment) -> list[str]:
     if len(aggregate.versions) > 1:
         notes.append(f"The runs were made with different versions of eva_hpc: {_named(aggregate.versions)}.")
     return notes
+
+
+def _about(comparisons: Sequence[Comparison]) -> list[str]:
+    if not comparisons:
+        return []
+    reference = ", ".join(f"{readable(axis)} {_axis_value(value)}" for axis, value in comparisons[0].reference.items())
+    over = "questions and seeds" if all(len(one.seeds) > 1 for one in comparisons) else "questions"
+    test = f"paired test over {over}, p < {SIGNIFICANT} after Holm's correction for {len(comparisons)} comparisons"
+    if any(one.beyond_noise for one in comparisons):
+        return [f"* differs from the row {reference} beyond noise: {test}."]
+    return [f"No row differs from the row {reference} beyond noise: {test}."]
 
 
 def _unmeasured(aggregate: Aggregate) -> list[str]:

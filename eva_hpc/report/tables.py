@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eva_hpc.config.sweep import Experiment
 from eva_hpc.report.aggregate import Aggregate
+from eva_hpc.report.comparisons import Comparison
 from eva_hpc.report.latex import render
 from eva_hpc.report.layout import Layout, lay_out
 
@@ -17,9 +19,11 @@ if TYPE_CHECKING:
     import rich.table
 
 
-def write_tables(aggregate: Aggregate, experiment: Experiment, folder: Path) -> dict[str, Path]:
+def write_tables(
+    aggregate: Aggregate, experiment: Experiment, folder: Path, comparisons: Sequence[Comparison] = ()
+) -> dict[str, Path]:
     """Write table.tex, table.md and table.csv to `folder`, each as a whole or not at all; returns {"tex": path, …}."""
-    layout = lay_out(aggregate, experiment)
+    layout = lay_out(aggregate, experiment, comparisons)
     label = experiment.sweep.table.label or f"tab:{experiment.name}"
     texts = {"tex": render(layout, label), "md": markdown(layout), "csv": to_csv(aggregate, experiment)}
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,12 +85,12 @@ def to_csv(aggregate: Aggregate, experiment: Experiment) -> str:
     return file.getvalue()
 
 
-def terminal_table(aggregate: Aggregate, experiment: Experiment) -> rich.table.Table:
+def terminal_table(aggregate: Aggregate, experiment: Experiment, comparisons: Sequence[Comparison] = ()) -> rich.table.Table:
     """The table for `rich`: caption above, notes below, nothing in it read as markup."""
     from rich.table import Table
     from rich.text import Text
 
-    layout = lay_out(aggregate, experiment)
+    layout = lay_out(aggregate, experiment, comparisons)
     table = Table(
         title=Text(layout.caption), caption=Text("\n".join(layout.notes)), caption_justify="left", title_justify="left"
     )

@@ -68,6 +68,8 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
         )
     except (JudgeUnfit, JudgeUnreachable) as error:
         raise StageFailed(str(error)) from None
+    for warning in consultation.warnings:
+        print(f"warning: {warning}")
     write_jsonl(out / "usage.jsonl", [consultation.to_json()])
     return Counts(len(items), write_jsonl(out / "judgments.jsonl", consultation.rows))
 

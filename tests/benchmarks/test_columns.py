@@ -6,7 +6,7 @@ from typing import get_args
 
 from eva_hpc.benchmarks.columns import default_columns
 from eva_hpc.benchmarks.rewards import summarise
-from eva_hpc.config.benchmark import Benchmark, LabBenchmark, RewardBenchmark
+from eva_hpc.config.benchmark import AlpacaEval, ArenaHard, Benchmark, LabBenchmark, MtBench, RewardBenchmark
 from eva_hpc.stages.questions import lab_questions
 
 FILE = RewardBenchmark(path="heldout.jsonl")
@@ -28,8 +28,28 @@ def metrics_of(questions):
 
 
 def test_every_kind_of_benchmark_has_default_columns():
-    assert kinds() == {"lab", "reward"}
-    assert all(default_columns({"x": benchmark}) for benchmark in (LabBenchmark(), FILE))
+    sections = (LabBenchmark(), FILE, AlpacaEval(), ArenaHard(), MtBench())
+    assert kinds() == {section.kind for section in sections}
+    assert all(default_columns({"x": section}) for section in sections)
+
+
+def test_the_three_judged_benchmarks_give_the_papers_six_columns():
+    columns = default_columns({"a": ArenaHard(), "m": MtBench(), "l": AlpacaEval()})
+    assert [(column.group, column.heading) for column in columns] == [
+        ("Arena-Hard", "WR"),
+        ("MT-Bench", "avg."),
+        ("MT-Bench", "1st"),
+        ("MT-Bench", "2nd"),
+        ("AlpacaEval 2.0", "LC-WR"),
+        ("AlpacaEval 2.0", "WR"),
+    ]
+
+
+def test_groups_of_one_heading_carry_the_benchmarks_names():
+    groups = {
+        column.group for column in default_columns({"old": ArenaHard(), "new": ArenaHard(version="v2.0"), "m": MtBench()})
+    }
+    assert groups == {"old: Arena-Hard", "new: Arena-Hard", "MT-Bench"}
 
 
 def test_every_default_column_shows_a_metric_that_is_computed():

@@ -13,7 +13,6 @@ from eva_hpc.benchmarks import catalogue, fetch
 from eva_hpc.commands import data
 from tests.benchmarks.file_server import PROMPT, QUESTIONS, STAND_IN, FileServer, made_up, serve
 
-SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 @pytest.fixture
@@ -113,7 +112,8 @@ def test_list_shows_the_whole_catalogue(tmp_path: Path, monkeypatch: pytest.Monk
     assert set(states.values()) == {"absent"}
 
 
-@pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="needs the folder shared/data beside the checkout")
-def test_the_shared_copies_are_enough_for_the_three_benchmarks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_shared_copies_are_enough_for_the_three_benchmarks(
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("EVA_HPC_DATA", str(tmp_path))
-    assert f"10 of 10 files in {tmp_path}, 2 of them stand-ins" in run("fetch", "--from", str(SHARED_DATA))
+    assert f"10 of 10 files in {tmp_path}, 2 of them stand-ins" in run("fetch", "--from", str(shared_data))

@@ -441,6 +441,24 @@ def test_told_to_stop_no_more_is_sent_and_what_is_in_flight_is_handed_over(judge
     assert len(outcomes) == len(judge.calls) <= 3
 
 
+def test_after_a_refusal_what_is_in_flight_is_still_waited_for(judge: JudgeServer) -> None:
+    def rule(call: Call) -> Says | Sends:
+        if call.number != 2:
+            judge.wait_for_calls(2)
+            return Sends(401, b"expired")
+        threading.Timer(0.1, judge.release.set).start()
+        return Says("late", held=True)
+
+    judge.rule = rule
+    outcomes: dict[int, Completion | ApiFailure] = {}
+    with pytest.raises(ServerRefuses):
+        talk(judge, 1000, outcomes=outcomes, retry=RetryPolicy(drain_s=0.0))
+    assert len(judge.calls) <= 3
+    assert [outcome.choice["message"]["content"] for outcome in outcomes.values() if isinstance(outcome, Completion)] == [
+        "late"
+    ]
+
+
 def test_told_to_stop_when_all_is_there_it_simply_ends(judge: JudgeServer) -> None:
     outcomes: dict[int, Completion | ApiFailure] = {}
     talk(judge, 3, outcomes=outcomes, stop=lambda: len(outcomes) == 3)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from eva_hpc.config.fingerprint import fingerprint
 from eva_hpc.config.benchmark import RewardBenchmark
+from eva_hpc.config.fingerprint import fingerprint
 from eva_hpc.config.recipe import FilePrompts, PretrainedPolicy
 from eva_hpc.plan.graph import Node
 from eva_hpc.stages import prompts, questions, start_policy

@@ -17,7 +17,7 @@ from eva_hpc.benchmarks.judged import Ask, JudgedQuestion, Message, ModelAnswer,
 from eva_hpc.config.errors import ConfigError
 
 FOLLOW_UP = "Please go on from where you stopped, and end with one of the verdict labels."
-"""Said to a judge that gave no verdict. The official sentence asks the same in other words; no official file of prompts has it."""
+"""Said to a judge that gave no verdict. The official sentence asks the same in other words; the prompt files do not have it."""
 
 _WORST_FIRST = ("no_answer", "failed", "unparsed", "judged")
 

@@ -30,7 +30,7 @@ def read_questions(path: Path, answers: Iterable[Path] = (), baseline: str | Non
         path: question file in either layout.
         answers: answer files with the baselines' answers; without any, questions have no baseline.
         baseline: the model to compare with; by default the official one of each question's category, else the only model in
-            `answers`.
+            `answers` unless that is the official one of another category.
 
     Raises:
         ConfigError: a file is in neither layout, an id stands twice, or the baseline has no answer to a question.
@@ -124,7 +124,7 @@ def _baseline(question: JudgedQuestion, given: Mapping[str, object], wanted: str
     official = wanted or BASELINES.get(question["category"])
     if official in given:
         return str(official)
-    if wanted is None and len(given) == 1:
+    if wanted is None and len(given) == 1 and not set(given) & set(BASELINES.values()):  # not the baseline of another category
         return next(iter(given))
     name = wanted or official or "the baseline"
     raise ConfigError(f"{path}: no answer file has answers of {name}; found {', '.join(given)}")

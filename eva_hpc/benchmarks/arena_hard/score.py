@@ -2,8 +2,8 @@
 
 ``win_rate`` is what the official script prints. v0.1: the Bradley-Terry fit, which against one baseline is the weighted share
 of games won. v2.0: the mean that its unseeded bootstrap tends to, per category. ``ci_low`` and ``ci_high`` are the 95 %
-interval over questions; ``official_ci_low`` and ``official_ci_high`` that of the official procedure over rows (95 % in v0.1, 90 %
-in v2.0), too narrow because it takes the games of a question as independent. Style control gives all again as ``sc_win_rate``, ….
+interval over questions; ``official_ci_low`` and ``official_ci_high`` that of the official procedure over rows (95 % in v0.1,
+90 % in v2.0), too narrow because it takes the games of a question as independent. Style control adds ``sc_win_rate`` and so on.
 """
 
 from __future__ import annotations

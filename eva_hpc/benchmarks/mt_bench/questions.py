@@ -12,7 +12,6 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from eva_hpc.benchmarks.files import Row, read_rows
@@ -20,26 +19,6 @@ from eva_hpc.benchmarks.judged import JudgedQuestion, ModelAnswer
 from eva_hpc.benchmarks.mt_bench.judgments import question_name
 from eva_hpc.benchmarks.mt_bench.rating import API_ERROR
 from eva_hpc.config.errors import ConfigError
-
-TEMPERATURES: Mapping[str, float] = MappingProxyType(
-    {
-        "writing": 0.7,
-        "roleplay": 0.7,
-        "reasoning": 0.0,
-        "math": 0.0,
-        "coding": 0.0,
-        "extraction": 0.0,
-        "stem": 0.1,
-        "humanities": 0.1,
-    }
-)
-"""Temperature at which a model answers the questions of a category, in the order of the question file; 0 is greedy."""
-
-DEFAULT_TEMPERATURE = 0.7
-"""For categories of own question files."""
-
-MAX_NEW_TOKENS = 1024
-"""Of each turn."""
 
 NEED_REFERENCE = frozenset({"math", "reasoning", "coding"})
 """Categories whose judge is shown a reference answer. Extraction, greedy too, is judged without one."""

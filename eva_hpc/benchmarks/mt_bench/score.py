@@ -19,13 +19,16 @@ from eva_hpc.benchmarks.files import Row
 from eva_hpc.benchmarks.intervals import interval
 from eva_hpc.benchmarks.judged import JudgedQuestion
 from eva_hpc.benchmarks.mt_bench.judgments import UNNAMED, Judgment, read_judgments
-from eva_hpc.benchmarks.mt_bench.questions import TEMPERATURES, reference_warning
+from eva_hpc.benchmarks.mt_bench.questions import reference_warning
 from eva_hpc.benchmarks.mt_bench.rating import HIGHEST, LOWEST
+from eva_hpc.config.benchmark import MT_BENCH_TEMPERATURES
 from eva_hpc.config.errors import ConfigError
 
 METRICS = ("turn_1", "turn_2", "average")
 
-_OFFICIAL_CATEGORY = {str(81 + place): category for place, category in enumerate(c for c in TEMPERATURES for _ in range(10))}
+_OFFICIAL_CATEGORY = {
+    str(81 + 10 * place + i): category for place, category in enumerate(MT_BENCH_TEMPERATURES) for i in range(10)
+}
 _EXAMPLES = 3
 
 Key = tuple[str, int]

@@ -21,7 +21,9 @@ def test_the_official_order_is_that_of_the_evaluation_set(shared_data):
 def test_both_official_files_give_the_same_difficulties(shared_data):
     folder = shared_data / "alpaca_eval/reference"
 
-    own, repeated = (read_difficulty(folder / name) for name in ("instruction_difficulty_recovered.csv", "df_gamed_reconstructed.csv"))
+    own, repeated = (
+        read_difficulty(folder / name) for name in ("instruction_difficulty_recovered.csv", "df_gamed_reconstructed.csv")
+    )
 
     assert own == pytest.approx(repeated, abs=1e-9)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eva_hpc.benchmarks.alpaca_eval.annotated import read_annotations
@@ -50,6 +50,7 @@ def test_a_changed_preference_is_found(shared_data):
     assert found.values[1] == pytest.approx(recomputed(rows[1]))
 
 
+@settings(deadline=None)
 @given(LOG_PROBS, LOG_PROBS)
 def test_preference_is_the_probability_of_the_second_label_plus_one(first, second):
     value = slot_preference(completion(m=first, M=second, The=-1.0))
@@ -59,6 +60,7 @@ def test_preference_is_the_probability_of_the_second_label_plus_one(first, secon
         assert value == pytest.approx(2 - math.exp(first) / (math.exp(first) + math.exp(second)))
 
 
+@settings(deadline=None)
 @given(LOG_PROBS, LOG_PROBS)
 def test_trading_the_labels_trades_the_preference(first, second):
     assert slot_preference(completion(m=first, M=second)) == pytest.approx(
@@ -66,6 +68,7 @@ def test_trading_the_labels_trades_the_preference(first, second):
     )
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_a_missing_label_has_probability_zero(instruction):
     only_first = preference(completion(m=-0.5, The=-1.0), instruction)
@@ -79,6 +82,7 @@ def test_about_half_of_the_instructions_are_switched():
     assert 0.45 < share < 0.55
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.floats() | st.text(max_size=5),

@@ -16,8 +16,7 @@ from eva_hpc.benchmarks.alpaca_eval.resampling import length_controlled_differen
 from eva_hpc.benchmarks.alpaca_eval.score import NUMBERS, score
 from eva_hpc.config.errors import ConfigError
 from eva_hpc.store.seeds import content_id
-
-from .made_up import annotations, difficulties, gamed, questions
+from tests.benchmarks.alpaca_eval.made_up import annotations, difficulties, gamed, questions
 
 MODELS = ["gpt4_1106_preview", "FuseChat-Llama-3.2-1B-Instruct", "claude-2.1", "gpt35_turbo_instruct", "alpaca-7b"]
 
@@ -91,11 +90,11 @@ def test_the_order_of_rows_does_not_matter():
 
 
 def test_length_control_takes_away_what_length_gave():
-    short = [row | {"output_2": row["output_2"][:50]} for row in annotations(length=-3)]
+    longer = [row for row in annotations(model=0.0, length=-3.0) if len(row["output_2"]) > len(row["output_1"])]
 
-    found = score(short, made_up_control()).numbers
+    found = score(longer, made_up_control(C=100.0)).numbers
 
-    assert found["lc_win_rate"] < score(annotations(length=-3), made_up_control()).numbers["win_rate"] + 100
+    assert 50 < found["lc_win_rate"] + 5 < found["win_rate"]
 
 
 def test_the_baseline_against_itself_is_even():
@@ -124,9 +123,7 @@ def test_too_few_judgments_give_no_number():
 
     assert set(found.numbers.values()) == {None}
     assert found.coverage.share == 0.9
-    assert found.refusal == (
-        "only 54 of 60 questions have a judgment: 90.0%, below 95% (5 no preference, 1 unparsed)"
-    )
+    assert found.refusal == ("only 54 of 60 questions have a judgment: 90.0%, below 95% (5 no preference, 1 unparsed)")
     assert found.facts["n"] == 54
 
 
@@ -182,8 +179,8 @@ def test_questions_without_a_row_count_as_not_judged():
 
 
 def test_outputs_without_a_row_count_as_not_judged():
-    rows = annotations(58)
-    outputs = {row["instruction"]: row["output_2"] for row in annotations(60)}
+    rows = annotations()[:58]
+    outputs = {row["instruction"]: row["output_2"] for row in annotations()}
     outputs["question 0"] = "another text"
 
     found = score(rows, outputs=outputs)
@@ -269,7 +266,10 @@ def test_a_recomputed_preference_replaces_the_stored_one():
 
 
 def test_an_implausible_correction_is_reported():
-    rows = [row | {"output_2": "p" * 4000 * (number % 2), "preference": 1 + 0.96 * (number % 2)} for number, row in enumerate(annotations())]
+    rows = [
+        row | {"output_2": "p" * 4000 * (number % 2), "preference": 1 + 0.96 * (number % 2)}
+        for number, row in enumerate(annotations())
+    ]
 
     assert any("the fit may have failed" in warning for warning in score(rows, made_up_control(C=1000.0)).warnings)
 
@@ -278,7 +278,17 @@ def test_json_is_one_flat_object():
     found = score(annotations(), made_up_control()).to_json()
 
     assert set(NUMBERS) <= found.keys()
-    assert {"n", "coverage", "avg_length", "C", "C_chosen_by", "difficulty_by", "reason", "lc_reason", "warnings"} <= found.keys()
+    assert {
+        "n",
+        "coverage",
+        "avg_length",
+        "C",
+        "C_chosen_by",
+        "difficulty_by",
+        "reason",
+        "lc_reason",
+        "warnings",
+    } <= found.keys()
     assert orjson.loads(orjson.dumps(found)) == found
 
 

@@ -6,7 +6,7 @@ import math
 import statistics
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eva_hpc.benchmarks.alpaca_eval.win_rate import average_length, win_rate
@@ -23,6 +23,7 @@ def test_a_small_example():
     assert (found.n_wins, found.n_losses, found.n_draws, found.n) == (2, 1, 1, 4)
 
 
+@settings(deadline=None)
 @given(st.lists(PREFERENCES, min_size=1))
 def test_bounds_and_counts(preferences):
     found = win_rate(preferences)
@@ -32,6 +33,7 @@ def test_bounds_and_counts(preferences):
     assert found.n_wins + found.n_losses + found.n_draws == found.n == len(preferences)
 
 
+@settings(deadline=None)
 @given(st.lists(PREFERENCES, min_size=2))
 def test_seen_from_the_other_side_it_is_the_rest(preferences):
     found, other = win_rate(preferences), win_rate([3 - value for value in preferences])

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from eva_hpc.benchmarks.files import read_rows
 from eva_hpc.benchmarks.mt_bench.questions import (
     NEED_REFERENCE,
-    TEMPERATURES,
     WRONG_REFERENCES,
     answer_rows,
     read_answers,
@@ -19,6 +18,7 @@ from eva_hpc.benchmarks.mt_bench.questions import (
     read_references,
     reference_warning,
 )
+from eva_hpc.config.benchmark import MT_BENCH_TEMPERATURES
 from eva_hpc.config.errors import ConfigError
 
 
@@ -52,7 +52,7 @@ def test_the_official_files_are_read(shared_data):
     references = read_references(shared_data / "mt_bench/reference_answer_gpt-4.jsonl")
     questions = read_questions(shared_data / "mt_bench/question.jsonl", references)
     assert [question["id"] for question in questions] == [str(number) for number in range(81, 161)]
-    assert list(dict.fromkeys(question["category"] for question in questions)) == list(TEMPERATURES)
+    assert list(dict.fromkeys(question["category"] for question in questions)) == list(MT_BENCH_TEMPERATURES)
     assert {len(question["turns"]) for question in questions} == {2}
     shown = {question["id"] for question in questions if question["reference"]}
     assert shown == {question["id"] for question in questions if question["category"] in NEED_REFERENCE}
