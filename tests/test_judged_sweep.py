@@ -24,6 +24,7 @@ KEY = "sk-a-key-that-must-not-be-written"
 def sweep_file(tmp_path: Path) -> Path:
     from tests.tiny_models import tiny_policy, tiny_reward_model
 
+    reward = tiny_reward_model(tmp_path / "reward", "qwen2")
     made_up.write_rows(tmp_path / "prompts.jsonl", [{"prompt": f"Sort the words of line {i}."} for i in range(8)])
     recipe = {
         "name": "tiny",
@@ -32,9 +33,10 @@ def sweep_file(tmp_path: Path) -> Path:
         "rounds": 0,
         "warmup": {"responses_per_prompt": 2},
         "generation": {"max_new_tokens": 8},
-        "reward": {"kind": "sequence_classification", "path": str(tiny_reward_model(tmp_path / "reward", "qwen2")), "dtype": "float32"},
+        "reward": {"kind": "sequence_classification", "path": str(reward), "dtype": "float32"},
         "creator": {"evolver": "policy"},
-        "optimiser": {"batch_size": 4, "epochs": 1, "learning_rate": 1e-2, "precision": "fp32", "max_length": 128, "max_prompt_length": 64},
+        "optimiser": {"batch_size": 4, "epochs": 1, "learning_rate": 1e-2, "precision": "fp32", "max_length": 128,
+                      "max_prompt_length": 64},
         "judge": {"model": "judge-1", "price": {"input": 1.0, "output": 2.0}},
         "benchmarks": {
             "arena_hard": {"kind": "arena_hard", "files": made_up.arena_hard(tmp_path / "arena", 12), "max_new_tokens": 8},
@@ -49,10 +51,11 @@ def sweep_file(tmp_path: Path) -> Path:
 
 
 def run(sweep_file: Path, url: str, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "eva_hpc.sweep", str(sweep_file), "--site", "laptop", "--set", f"site.root={sweep_file.parent}/logs", *words],
-        cwd=ROOT, env={**os.environ, "OPENAI_BASE_URL": url, "OPENAI_API_KEY": KEY}, capture_output=True, text=True, timeout=540,
-    )  # fmt: skip
+    """The sweep on this machine, with a judge at `url`."""
+    root = f"site.root={sweep_file.parent}/logs"
+    command = [sys.executable, "-m", "eva_hpc.sweep", str(sweep_file), "--site", "laptop", "--set", root, *words]
+    environment = {**os.environ, "OPENAI_BASE_URL": url, "OPENAI_API_KEY": KEY}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=540)
 
 
 def test_a_sweep_is_answered_judged_and_tabulated(sweep_file: Path) -> None:

@@ -238,9 +238,7 @@ def _conclusion(published: Floats) -> str:
         "models that lie closer together are harder to order."
     )
     if n < FEW:
-        return (
-            f"{n} models: rank agreement says almost nothing, {perfect}; the mean difference is one of these models. {spread}"
-        )
+        return f"{n} models: rank agreement says almost nothing, {perfect}; the mean difference is of these alone. {spread}"
     if n < _SOME:
         return (
             f"{n} models: the same order in both is beyond chance (p = {by_chance:.2g}), but tau and the mean difference are "

@@ -234,7 +234,8 @@ class _Talk:
 
     def reply(self, want: Wanted) -> Reply:
         """The final reply to a request."""
-        return self._reply(self.second.get(want.key, want.key))
+        first = self._reply(want.key)
+        return replace(self._reply(self.second[want.key]), earlier=first.text) if want.key in self.second else first
 
     def _ask(self, wants: Mapping[str, Wanted]) -> None:
         found = self.cache.find(wants)

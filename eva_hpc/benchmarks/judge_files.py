@@ -98,7 +98,7 @@ def answered(work: Assignment, path: Path, model: str | None = None) -> Answered
     rows = JUDGED[work.section.kind].answers(path)
     models = Counter(row["model"] for row in rows)
     if model is None and len(models) > 1:
-        raise ConfigError(f"{path}: has answers of several models: {', '.join(models)}; name one with --model")
+        raise ConfigError(f"{path}: has answers of several models: {', '.join(models)}; must be of one, or --model name it")
     if model is not None and model not in models:
         raise ConfigError(f"{path}: found no answers of {model!r}; has {', '.join(models)}{did_you_mean(model, models)}")
     model = model or next(iter(models))

@@ -62,7 +62,8 @@ class Ask:
 class Reply:
     """What a judge's server answered to an :class:`Ask`, or why it did not: then `failure` says so, and the rest is empty.
 
-    `choice` is the first choice of the chat completion as the server sent it, log-probabilities included.
+    `choice` is the first choice of the chat completion as the server sent it, log-probabilities included; `earlier` the text of
+    the reply to the first request, where this is the one to a second (:meth:`JudgedBenchmark.again`).
     """
 
     text: str = ""
@@ -72,6 +73,7 @@ class Reply:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     failure: str | None = None
+    earlier: str = ""
 
 
 class JudgedBenchmark(Protocol):

@@ -8,10 +8,14 @@ mt_bench      model,average,turn_1,turn_2                there is no official fi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from eva_hpc.benchmarks import data_folder
 from eva_hpc.benchmarks.files import read_csv
+from eva_hpc.benchmarks.judged_numbers import Source
+from eva_hpc.config.benchmark import OFFICIAL_JUDGES
 from eva_hpc.config.errors import ConfigError
 
 COLUMNS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -25,6 +29,53 @@ COLUMNS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 """By benchmark and metric, the headings under which its published numbers may stand."""
 
 _MODEL = ("model", "")
+
+
+@dataclass(frozen=True)
+class Published:
+    """Published numbers by metric and model, of which file, and by which judge."""
+
+    path: Path
+    numbers: Mapping[str, Mapping[str, float]]
+    judge: str
+
+    @property
+    def models(self) -> list[str]:
+        """That have any number."""
+        return list(dict.fromkeys(model for values in self.numbers.values() for model in values))
+
+
+def published_numbers(benchmark: str, set_: str, path: Path | None = None) -> Published:
+    """Of a file, by default the official leaderboard of a set of official files.
+
+    Raises:
+        ConfigError: there is none or it is not at hand, or as :func:`read_published`.
+    """
+    if path is None:
+        try:
+            path = data_folder.official(set_, "leaderboard")
+        except LookupError:
+            columns = ", ".join(("model", *COLUMNS[benchmark]))
+            raise ConfigError(
+                f"--published: missing; there is no official file for {set_}: must be a CSV file with columns {columns}"
+            ) from None
+    return Published(path, read_published(path, benchmark), OFFICIAL_JUDGES[set_])
+
+
+def official_set_of(benchmark: str, sources: Sequence[Source], edition: str | None = None) -> str:
+    """The name of the official files that judgments belong to.
+
+    Raises:
+        ConfigError: the judgments are of several editions, or of another one.
+    """
+    if benchmark != "arena_hard":
+        return benchmark
+    from eva_hpc.benchmarks.arena_hard.judgments import judgments_from, version_of
+
+    found = version_of([judgment for source, rows in sources for judgment in judgments_from(rows, source)])
+    if edition not in (None, found):
+        raise ConfigError(f"--edition: found {edition}; the judgments are of {found}")
+    return "arena_hard_v2" if found == "v2.0" else "arena_hard"
 
 
 def read_published(path: Path, benchmark: str) -> dict[str, dict[str, float]]:

@@ -19,7 +19,6 @@ from eva_hpc.benchmarks.intervals import interval
 from eva_hpc.benchmarks.judged_numbers import Source, judge_of
 from eva_hpc.config.errors import ConfigError
 
-
 _Thing = tuple[str, str, str]
 """What was judged: model, question, and game or turn."""
 
@@ -43,7 +42,7 @@ def question_agreement(benchmark: str, ours: Sequence[Source], official: Sequenc
     """
     one, other = (_opinions(benchmark, sources) for sources in (ours, official))
     common = [thing for thing in one if thing in other]
-    both = [thing for thing in common if None in (texts := (one[thing].text, other[thing].text)) or len(set(texts)) == 1]
+    both = [thing for thing in common if _of_one_answer(one[thing], other[thing])]
     elsewhere = len(common) - len(both)
     if not both:
         raise ConfigError(
@@ -68,6 +67,10 @@ def question_agreement(benchmark: str, ours: Sequence[Source], official: Sequenc
 
 def _judge(benchmark: str, sources: Sequence[Source]) -> str:
     return ", ".join(dict.fromkeys(judge_of(benchmark, row) for _, rows in sources for row in rows))
+
+
+def _of_one_answer(one: _Opinion, other: _Opinion) -> bool:
+    return one.text is None or other.text is None or one.text == other.text
 
 
 def _models(opinions: Mapping[_Thing, _Opinion]) -> str:
@@ -157,7 +160,7 @@ def _of_preferences(pairs: Sequence[_Pair]) -> dict[str, Any]:
 
 
 def _of_verdicts(pairs: Sequence[_Pair]) -> dict[str, Any]:
-    """Weighted kappa: agreement beyond chance, with quadratic weights, so that far off counts more; None where all are alike."""
+    """Weighted kappa is agreement beyond chance, with quadratic weights: far off counts more. None where all are alike."""
     from sklearn.metrics import cohen_kappa_score
 
     ours, official = [round(pair[1]) for pair in pairs], [round(pair[2]) for pair in pairs]

@@ -84,14 +84,15 @@ class _AlpacaEval:
 
         control, notes = None, list[str]()
         if "difficulty" in files and "gamed" in files:
+            found_there = (stand_in_at(files[role]) for role in ("difficulty", "gamed"))
+            notes = [stand_in.note for stand_in in found_there if stand_in is not None]
             control = LengthControl(
                 difficulties=read_difficulty(files["difficulty"]),
                 gamed=read_gamed(files["gamed"]),
                 difficulty_by=options.difficulty_by,
                 questions=[question["turns"][0] for question in self.questions(edition, files)],
+                notes=notes,
             )
-            found_there = (stand_in_at(files[role]) for role in ("difficulty", "gamed"))
-            notes = [stand_in.note for stand_in in found_there if stand_in is not None]
         asked = [question["turns"][0] for question in questions]
         found = score(rows, control, questions=asked, least=options.min_coverage)
         n, share = found.coverage.judged, found.coverage.share

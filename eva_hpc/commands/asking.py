@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from eva_hpc.benchmarks.judge_cost import Estimate, Price
     from eva_hpc.benchmarks.judge_files import Assignment
     from eva_hpc.config import benchmark as config
+    from eva_hpc.inference.completion_cache import Record
 
 Benchmark = Literal["alpaca_eval", "arena_hard", "mt_bench"]
 BenchmarkName = Annotated[Benchmark, typer.Argument(metavar="BENCHMARK", help="alpaca_eval, arena_hard or mt_bench")]
@@ -195,7 +196,14 @@ def ask(
 
     server = server_of(judge)
     folder = cache_folder.expanduser() if cache_folder else data_folder().parent / "judge_cache"
-    cache = CompletionCache(folder)
+    paid: list[Record] = []
+
+    class Cache(CompletionCache):
+        def add(self, record: Record) -> None:
+            super().add(record)
+            paid.append(record)
+
+    cache = Cache(folder)
     usual = USUAL_COMPLETION_TOKENS[work.section.kind]
     before = estimate(
         work.judging, items, server, cache, repeats=judge.repeats, usual_completion_tokens=usual, price=price_of(judge)
@@ -227,7 +235,20 @@ def ask(
     except Interrupted:
         typer.echo(f"Interrupted. Every answer that arrived is in {folder}: the same command asks only for the rest.", err=True)
         raise typer.Exit(INTERRUPTED) from None
-    return Asked(before, notes, consultation)
+    return Asked(before, notes, _with_probe(consultation, paid))
+
+
+def _with_probe(consultation: Consultation, paid: Sequence[Record]) -> Consultation:
+    """The consultation, with what the first try paid for counted as asked, not as found in the cache."""
+    from eva_hpc.benchmarks.consult import Usage, usage_of
+
+    asked, one, other = usage_of(paid), consultation.asked, consultation.from_cache
+    rest = Usage(
+        one.calls + other.calls - asked.calls,
+        one.prompt_tokens + other.prompt_tokens - asked.prompt_tokens,
+        one.completion_tokens + other.completion_tokens - asked.completion_tokens,
+    )
+    return replace(consultation, asked=asked, from_cache=rest)
 
 
 @contextmanager

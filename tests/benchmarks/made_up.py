@@ -1,4 +1,4 @@
-"""Small sets of questions, judge prompts and reference answers in the official formats, all made up; and a judge that reads them."""
+"""Small question sets, judge prompts and reference answers in the official formats, all made up; and a judge for them."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def mt_bench(folder: Path) -> dict[str, str]:
 
 
 def judge(call: Call) -> Says:
-    """A judge of all three: by the length of the prompt, so that it differs from question to question and never between runs."""
+    """A judge of all three: by the length of the prompt, so that it differs by question and never between runs."""
     size = len(call.prompt) % 10
     if "m said" in call.prompt:
         p = (size + 1) / 12

@@ -48,7 +48,8 @@ def judge(tiny_qwen2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     try:
         until = time.monotonic() + 300
         while not file.is_file():
-            assert script.poll() is None and time.monotonic() < until, (folder / "log").read_text()[-3000:]
+            ready_in_time = script.poll() is None and time.monotonic() < until
+            assert ready_in_time, (folder / "log").read_text()[-3000:]
             time.sleep(0.2)
         yield str(tiny_qwen2), file.read_text().strip()
     finally:
@@ -93,5 +94,5 @@ def test_a_vllm_server_refuses_another_key_and_too_many_logprobs(judge: tuple[st
     with pytest.raises(JudgeUnfit, match="401"):
         probe(benchmark, asked, JudgeServer(model, url, "another"), CompletionCache(tmp_path / "cache"))
     many = JudgeServer(model, url, KEY, parameters={"top_logprobs": ALL_TOKENS + 1})
-    with pytest.raises(JudgeUnfit, match="top_logprobs|logprobs"):
+    with pytest.raises(JudgeUnfit, match="logprobs"):
         probe(benchmark, asked, many, CompletionCache(tmp_path / "cache"))

@@ -14,7 +14,6 @@ from eva_hpc.commands import data
 from tests.benchmarks.file_server import PROMPT, QUESTIONS, STAND_IN, FileServer, made_up, serve
 
 
-
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
     monkeypatch.setattr(fetch, "LONGEST_WAIT_S", 0.0)

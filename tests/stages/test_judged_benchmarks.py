@@ -116,3 +116,12 @@ def test_too_few_judgments_give_no_number_but_the_reason(tmp_path, bench, policy
     assert metrics["average"]["value"] is None
     assert metrics["average"]["coverage"] == 0.75
     assert "3 of 4" in metrics["average"]["reason"]
+
+
+def test_a_judge_without_a_verdict_is_asked_once_more_and_both_texts_are_kept(tmp_path, bench, policy, judge_server):
+    one = Benchmark("arena_hard", tmp_path / "files", policy, judge_server)
+    judge_server.rule = lambda call: Says("So: [[B>A]]" if len(call.body["messages"]) > 2 else "Let me think about it.")
+    bench.make(one.score)
+    games = [game for row in bench.read(one.judgments, "judgments.jsonl") for game in row["games"]]
+    assert {game["judgment"].split() == "Let me think about it. So: [[B>A]]".split() for game in games} == {True}
+    assert {game["score"] for game in games} == {"B>A"}

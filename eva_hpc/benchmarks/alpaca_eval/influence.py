@@ -1,8 +1,8 @@
 """What each question contributes to the length-controlled win rate, so that two models can be compared question by question.
 
-The length-controlled win rate comes from a fit and is no mean of judgments. Its pseudo-values are what it would be a mean of: their
-mean is the win rate, and how they vary is, to first order, how it varies under resampled questions (infinitesimal jackknife,
-Efron & Tibshirani 1993, chapter 20). They come from the derivative of the win rate by the weight a_i of each row,
+The length-controlled win rate comes from a fit and is no mean of judgments. Its pseudo-values are what it would be a mean of:
+their mean is the win rate, and how they vary is, to first order, how it varies under resampled questions (infinitesimal
+jackknife, Efron & Tibshirani 1993, chapter 20). They come from the derivative of the win rate by the weight a_i of each row,
 
     (g_i - LC) / n  -  (dLC/dw) H^-1 (sigmoid(x_i w) - p_i) x_i
 
@@ -19,9 +19,7 @@ from eva_hpc.benchmarks.alpaca_eval.resampling import Arm
 
 
 def pseudo_values(arm: Arm, gamed: Gamed, fit: LengthControlled) -> dict[str, float]:
-    """In percent, by question: the mean over a question's rows. The baseline itself has 50 throughout."""
-    if arm.is_baseline:
-        return dict.fromkeys(arm.questions, 50.0)
+    """Shares, about 0 to 1, by instruction: the mean over an instruction's rows."""
     features, weights = arm.rows.features(), np.array(fit.weights)
     preferences = arm.rows.preferences
     usable = ~np.isnan(preferences) & ~np.isnan(features[:, 0])
@@ -34,7 +32,7 @@ def pseudo_values(arm: Arm, gamed: Gamed, fit: LengthControlled) -> dict[str, fl
     slope = np.mean((predicted * (1 - predicted))[:, None] * at_equal_length, axis=0)
     through_fit = np.linalg.lstsq(hessian[np.ix_(moving, moving)], slope[moving], rcond=None)[0]
     influence = predicted - predicted.mean() - len(features) * errors * (judged[:, moving] @ through_fit)
-    values = 100 * (predicted.mean() + influence - influence.mean())
+    values = predicted.mean() + influence - influence.mean()
     by_question: dict[str, list[float]] = {}
     for name, value in zip(arm.questions, values, strict=True):
         by_question.setdefault(name, []).append(float(value))

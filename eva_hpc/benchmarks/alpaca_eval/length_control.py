@@ -105,6 +105,9 @@ def length_controlled(rows: Rows, gamed: Gamed, C: float, counts: Array | None =
         gamed: the regularising rows.
         C: inverse strength of the L1 penalty.
         counts: how often each row was drawn in a resample, [n]; None is once each.
+
+    Raises:
+        ConfigError: one side won every row, gamed ones included.
     """
     features, preferences, row_weights = _training(rows, gamed, counts)
     weights = _fit(features, preferences, row_weights, C, SEED)
@@ -127,7 +130,7 @@ def choose_C(rows: Rows, gamed: Gamed, folds: npt.NDArray[np.int64] | None = Non
         folds: fold of each training row, gamed ones first; None is :func:`published_folds`.
 
     Raises:
-        ConfigError: there are fewer rows than folds.
+        ConfigError: there are fewer rows than folds, or one side won all of them.
     """
     features, preferences, row_weights = _training(rows, gamed, None)
     if len(preferences) < FOLDS:
@@ -172,9 +175,12 @@ def _training(rows: Rows, gamed: Gamed, counts: Array | None) -> tuple[Array, Ar
     features = rows.features(counts)
     usable = ~np.isnan(rows.preferences) & ~np.isnan(features[:, 0])
     weights = np.ones(len(features)) if counts is None else counts
+    preferences = np.concatenate([gamed.preferences, rows.preferences[usable]])
+    if np.all(preferences == 0) or np.all(preferences == 1):
+        raise ConfigError(f"all {len(preferences)} judged and gamed rows have preference {preferences[0]:g}: nothing to fit")
     return (
         np.concatenate([gamed.features, features[usable]]),
-        np.concatenate([gamed.preferences, rows.preferences[usable]]),
+        preferences,
         np.concatenate([np.full(len(gamed.preferences), GAMED_WEIGHT), weights[usable]]),
     )
 

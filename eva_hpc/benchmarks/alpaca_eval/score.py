@@ -10,6 +10,7 @@ from typing import Any
 from eva_hpc.benchmarks.alpaca_eval import annotated
 from eva_hpc.benchmarks.alpaca_eval.arms import LengthControl, arm_of, joined, refusal_of
 from eva_hpc.benchmarks.alpaca_eval.difficulty import official_order
+from eva_hpc.benchmarks.alpaca_eval.influence import pseudo_values
 from eva_hpc.benchmarks.alpaca_eval.length_control import is_plausible
 from eva_hpc.benchmarks.alpaca_eval.preference import SAME, recompute, stored
 from eva_hpc.benchmarks.alpaca_eval.resampling import length_controlled_interval
@@ -22,7 +23,10 @@ from eva_hpc.store.seeds import content_id
 
 @dataclass(frozen=True)
 class Score:
-    """A model's numbers, in percent; null where refused or undefined. `facts` are what they rest on, null or not."""
+    """A model's numbers, in percent; null where refused or undefined. `facts` are what they rest on, null or not.
+
+    `per_question` has shares, not percent, by metric and the instruction's content id.
+    """
 
     model: str | None
     judge: str | None
@@ -101,13 +105,15 @@ def score(
     facts |= {"n": overall.n, "avg_length": average_length([output for output in lengths.values() if output is not None])}
     numbers = dict.fromkeys(NUMBERS, math.nan)
     lc_refusal = None
+    per_question = {"win_rate": _per_question(rows, preferences)}
     if refusal is None:
         numbers |= {name: getattr(overall, name) for name in NUMBERS if hasattr(overall, name)}
         numbers |= _ends("ci", _interval(rows, preferences))
-        lc_numbers, lc_facts, lc_refusal = _length_controlled(
+        lc_numbers, lc_facts, lc_refusal, values = _length_controlled(
             rows, preferences, length_control, 0.0 if force else least, warnings
         )
         numbers |= lc_numbers
+        per_question |= {"lc_win_rate": values} if values else {}
         facts |= lc_facts
         if lc_refusal is None and not is_plausible(overall.win_rate, numbers["lc_win_rate"]):
             warnings.append(
@@ -124,7 +130,7 @@ def score(
         refusal=refusal,
         lc_refusal=lc_refusal,
         warnings=tuple(warnings),
-        per_question={"win_rate": _per_question(rows, preferences)},
+        per_question=per_question,
     )
 
 
@@ -148,6 +154,8 @@ def _coverage(
 ) -> Coverage:
     there = {row["instruction"] for row in rows}
     missing = len(set(questions if questions is not None else outputs or ()) - there)
+    if questions is None and {content_id(one) for one in there} <= official_order().keys():
+        missing = len(official_order()) - len(there)
     failed = dict(annotated.failures(rows, preferences))
     if missing:
         failed["not judged"] = missing
@@ -165,9 +173,6 @@ def _warnings(rows: Sequence[Row], outputs: Mapping[str, str | None] | None, que
         yield f"{double} rows are about a question that an earlier row is about: all count, as in the official tool"
     if len(judges := annotated.found(rows, "annotator")) > 1:
         yield f"several judges: {', '.join(judges)}"
-    absent = len(official_order()) - len(instructions)
-    if questions is None and absent > 0 and rows and {content_id(one) for one in instructions} <= official_order().keys():
-        yield f"{absent} of the {len(official_order())} official questions are not among the annotations"
     if outputs is not None:
         other = sum(
             row["instruction"] in outputs and row.get("output_2") not in (None, outputs[row["instruction"]]) for row in rows
@@ -206,17 +211,18 @@ def _length_controlled(
     control: LengthControl | None,
     least: float,
     warnings: list[str],
-) -> tuple[dict[str, float], dict[str, Any], str | None]:
-    """Numbers, facts, and why there are no numbers. `least` is of the rows that have a difficulty."""
+) -> tuple[dict[str, float], dict[str, Any], str | None, dict[str, float]]:
+    """Numbers, facts, why there are no numbers, and values by question. `least` is of the rows that have a difficulty."""
     if annotated.is_baseline(rows):
-        return {"lc_win_rate": 50.0, "lc_standard_error": 0.0, **_ends("lc_ci", (50.0, 50.0))}, {}, None
+        even = dict.fromkeys((content_id(row["instruction"]) for row in rows), 0.5)
+        return {"lc_win_rate": 50.0, "lc_standard_error": 0.0, **_ends("lc_ci", (50.0, 50.0))}, {}, None, even
     if control is None:
-        return {}, {}, "the length-controlled win rate needs the difficulties and the gamed rows"
+        return {}, {}, "the length-controlled win rate needs the difficulties and the gamed rows", {}
     facts: dict[str, Any] = {"difficulty_by": control.difficulty_by}
     known, told = joined(rows, preferences, control)
     warnings += told
     if lacking := refusal_of(known, len(rows), least):
-        return {}, facts, lacking
+        return {}, facts, lacking, {}
     arm = arm_of(known, control)
     fit = arm.fit(control.gamed)
     facts |= {
@@ -226,4 +232,6 @@ def _length_controlled(
         "lc_n": len(arm.questions),
     }
     ends = length_controlled_interval(arm, control.gamed, resamples=control.resamples)
-    return {"lc_win_rate": fit.win_rate, "lc_standard_error": fit.standard_error, **_ends("lc_ci", ends)}, facts, None
+    numbers = {"lc_win_rate": fit.win_rate, "lc_standard_error": fit.standard_error, **_ends("lc_ci", ends)}
+    values = pseudo_values(arm, control.gamed, fit)
+    return numbers, facts, None, {content_id(instruction): value for instruction, value in values.items()}

@@ -58,7 +58,7 @@ class ArenaHard:
         """One row with two games; a game without a verdict has score null."""
         user = self._games(question, answer) if _answered(answer) else [(), ()]
         results = [self._result(reply) for reply in replies] or [(None, "no_answer", "the model gave no answer")] * 2
-        texts = [reply.text for reply in replies] or ["", ""]
+        texts = ["\n".join(text for text in (reply.earlier, reply.text) if text) for reply in replies] or ["", ""]
         system = self.prompts.system_prompt(question["category"])
         v01 = self.prompts.version == "v0.1"
         games: list[Row] = []

@@ -16,11 +16,26 @@ from pathlib import Path
 from typing import Any
 
 from eva_hpc.benchmarks.arena_hard.judgments import BASELINES, V01_CATEGORY
-from eva_hpc.benchmarks.arena_hard.style import Style, has_encoding, markdown_counts, style_from, style_of, token_count
+from eva_hpc.benchmarks.arena_hard.style import (
+    ENCODINGS,
+    Style,
+    cached_file,
+    estimated_tokens,
+    has_encoding,
+    markdown_counts,
+    style_from,
+    style_of,
+    token_count,
+)
 from eva_hpc.benchmarks.arena_hard.verdict import Version
 from eva_hpc.benchmarks.files import Row, read_rows
 from eva_hpc.benchmarks.judged import JudgedQuestion, ModelAnswer
 from eva_hpc.config.errors import ConfigError
+
+ESTIMATED = (
+    "tokens are estimated from characters, four to a token: the official tool counts with tiktoken's {encoding}, whose file is "
+    "not at {file} (TIKTOKEN_CACHE_DIR names another folder)"
+)
 
 
 def read_questions(path: Path, answers: Iterable[Path] = (), baseline: str | None = None) -> list[JudgedQuestion]:
@@ -63,24 +78,32 @@ def read_answers(path: Path) -> list[ModelAnswer]:
     return [_answer(row, f"{path}: row {number}") for number, row in enumerate(read_rows(path), start=1)]
 
 
-def read_styles(paths: Iterable[Path], version: Version) -> dict[tuple[str, str], Style]:
-    """(model, question id) -> style of its answer, from the answer's metadata where it has them, else counted from its text.
+def read_styles(paths: Iterable[Path], version: Version) -> tuple[dict[tuple[str, str], Style], list[str]]:
+    """(model, question id) -> style of its answer, and what a reader must know of these.
+
+    Styles are those of the answers' metadata where they have them, else counted from their texts. Where tokens would have to be
+    counted and the encoding of the official tool is not at hand, those of all answers are estimated from their characters:
+    style control only looks at how lengths compare.
 
     Raises:
-        ConfigError: a row is in neither layout, or its tokens must be counted and the encoding is not at hand.
+        ConfigError: a row is in neither layout.
     """
+    rows = [(f"{path}: row {number}", row) for path in paths for number, row in enumerate(read_rows(path), start=1)]
+    told = [isinstance(row.get("conv_metadata") or row.get("metadata"), Mapping) for _, row in rows]
+    uncounted = sum(not known and _token_len(row) is None for known, (_, row) in zip(told, rows, strict=True))
+    estimated = bool(uncounted) and not has_encoding(version)
     styles = {}
-    for path in paths:
-        for number, row in enumerate(read_rows(path), start=1):
-            place = f"{path}: row {number}"
-            answer = _answer(row, place)
-            metadata = row.get("conv_metadata") or row.get("metadata")
-            if isinstance(metadata, Mapping):
-                style = style_from(metadata, place)
-            else:
-                style = style_of(answer["turns"][0] or "", version, _token_len(row))
-            styles[answer["model"], answer["question_id"]] = style
-    return styles
+    for known, (place, row) in zip(told, rows, strict=True):
+        answer = _answer(row, place)
+        text = answer["turns"][0] or ""
+        if estimated:
+            style = style_of(text, version, estimated_tokens(text))
+        elif known:
+            style = style_from(row.get("conv_metadata") or row["metadata"], place)
+        else:
+            style = style_of(text, version, _token_len(row))
+        styles[answer["model"], answer["question_id"]] = style
+    return styles, [ESTIMATED.format(encoding=ENCODINGS[version], file=cached_file(ENCODINGS[version]))] if estimated else []
 
 
 def answer_rows(answers: Iterable[ModelAnswer], questions: Sequence[JudgedQuestion]) -> list[Row]:

@@ -141,13 +141,14 @@ def score_judgments(
     return {model: _headline(scores) for model, scores in found.items()}
 
 
-def score_battles(battles: Sequence[Battle], options: Options = _DEFAULT) -> dict[str, Score]:
-    """Scores by model, from an official battle file (v0.1), which names no judge and no category.
+def score_battles(battles: Sequence[Battle], options: Options = _DEFAULT, notes: Sequence[str] = ()) -> dict[str, Score]:
+    """Scores by model, from an official battle file (v0.1), which names no judge and no category; `notes` are added warnings.
 
     Raises:
         ConfigError: the model or the baseline asked for is in no battle, or it cannot be told.
     """
-    kept, notes = _expected_only(battles, options.expected)
+    kept, left_out = _expected_only(battles, options.expected)
+    notes = [*notes, *left_out]
     baseline = find_baseline(kept, options.baseline, BASELINES[V01_CATEGORY])
     rows: dict[str, Counter[str]] = {}
     for battle in kept:

@@ -65,9 +65,14 @@ def token_count(text: str, version: Version) -> int:
     return len(_encoding(ENCODINGS[version]).encode(text, disallowed_special=()))
 
 
+def estimated_tokens(text: str) -> int:
+    """Tokens of a text by its length, four characters to a token."""
+    return round(len(text) / 4)
+
+
 def has_encoding(version: Version) -> bool:
     """Whether the file of the version's encoding is in tiktoken's cache."""
-    return _cached_file(ENCODINGS[version]).is_file()
+    return cached_file(ENCODINGS[version]).is_file()
 
 
 def style_from(metadata: Mapping[str, Any], place: str) -> Style:
@@ -94,7 +99,7 @@ def style_of(text: str, version: Version, tokens: int | None = None) -> Style:
 
 @cache
 def _encoding(name: str) -> tiktoken.Encoding:
-    file = _cached_file(name)
+    file = cached_file(name)
     if not file.is_file():
         raise ConfigError(
             f"style control counts tokens with tiktoken's {name}, whose file is not at {file}: on a machine with network run\n"
@@ -106,7 +111,7 @@ def _encoding(name: str) -> tiktoken.Encoding:
     return tiktoken.get_encoding(name)
 
 
-def _cached_file(name: str) -> Path:
+def cached_file(name: str) -> Path:
     """Where tiktoken keeps a file that it has downloaded: named by the hash of its address."""
     default = os.path.join(tempfile.gettempdir(), "data-gym-cache")
     folder = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR") or default

@@ -93,8 +93,8 @@ def arena_hard(
             force=force,
         )
         if battles is not None:
-            styles = read_styles(answers, "v0.1") if style_control else None
-            scores = score_battles(read_battles(battles), options.with_styles(styles))
+            styles, notes = read_styles(answers, "v0.1") if style_control else (None, [])
+            scores = score_battles(read_battles(battles), options.with_styles(styles), notes)
         else:
             scores = _from_judgments(judgments, options, rules, answers, style_control, reparse, save_battles)
         found = {name: score.to_json() for name, score in scores.items()}
@@ -137,8 +137,8 @@ def _from_judgments(
         notes.append(f"verdicts are read from the texts: {changed} games differ from the stored score")
     if save_battles is not None:
         write_battles(save_battles, judgments, version, options)
-    styles = read_styles(answers, version) if style_control else None
-    return score_judgments(judgments, options.with_styles(styles), version, notes)
+    styles, about_styles = read_styles(answers, version) if style_control else (None, [])
+    return score_judgments(judgments, options.with_styles(styles), version, [*notes, *about_styles])
 
 
 def _table(scores: Mapping[str, Score]) -> str:

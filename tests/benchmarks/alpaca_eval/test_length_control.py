@@ -164,6 +164,15 @@ def test_constant_preferences(preference):
     assert length_controlled(same, gamed(), C).win_rate == pytest.approx(100 * preference, abs=7)
 
 
+@pytest.mark.parametrize("winner", [0.0, 1.0])
+def test_one_side_winning_everything_cannot_be_fitted(winner):
+    rows, some = made_up_rows(40), gamed()
+    one_sided = type(some)(some.features, np.full(len(some.preferences), winner))
+
+    with pytest.raises(ConfigError, match=f"have preference {winner:g}: nothing to fit"):
+        choose_C(Rows(rows.length_differences, rows.difficulties, np.full(40, winner)), one_sided)
+
+
 def test_a_missing_output_leaves_the_fit_but_not_the_mean():
     rows = made_up_rows()
     lengths = rows.length_differences.copy()

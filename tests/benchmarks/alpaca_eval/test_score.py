@@ -44,7 +44,8 @@ def test_published_numbers(shared_data, model):
     found = score(read_annotations(folder / "models" / model / "annotations.json.gz"), control)
 
     assert found.refusal is found.lc_refusal is None
-    assert found.coverage.share == 1
+    assert found.coverage.expected == 805
+    assert found.coverage.judged == int(official["n_total"])
     assert found.numbers["win_rate"] == pytest.approx(float(official["official_win_rate"]), abs=1e-6)
     assert found.numbers["standard_error"] == pytest.approx(float(official["official_standard_error"]), abs=1e-6)
     assert found.numbers["discrete_win_rate"] == pytest.approx(float(official["official_discrete_win_rate"]), abs=1e-6)
@@ -66,10 +67,10 @@ def test_by_position_says_how_many_rows_get_another_difficulty(shared_data):
         resamples=0,
     )
 
-    warnings = score(rows, control).warnings
+    found = score(rows, control)
 
-    assert any("395 of 804 rows get another instruction's difficulty" in warning for warning in warnings)
-    assert any("1 of the 805 official questions" in warning for warning in warnings)
+    assert any("395 of 804 rows get another instruction's difficulty" in warning for warning in found.warnings)
+    assert found.coverage.failed == {"not judged": 1}
 
 
 def test_the_interval_holds_the_number():

@@ -66,11 +66,19 @@ def test_styles_are_read_from_all_layouts(tmp_path):
         {"question_id": "2", "model_id": "m", "choices": [{"turns": [{"content": "- x", "token_len": 2}]}]},
         {"uid": "3", "model": "m", "messages": said, "metadata": METADATA},
     ]
-    assert read_styles([write(tmp_path / "a.jsonl", rows)], "v0.1") == {
-        ("m", "1"): Style(7, 3, 3, 4),
-        ("m", "2"): Style(2, 0, 1, 0),
-        ("m", "3"): Style(7, 3, 3, 4),
-    }
+    styles, notes = read_styles([write(tmp_path / "a.jsonl", rows)], "v0.1")
+    assert styles == {("m", "1"): Style(7, 3, 3, 4), ("m", "2"): Style(2, 0, 1, 0), ("m", "3"): Style(7, 3, 3, 4)}
+    assert notes == []
+
+
+def test_without_the_encoding_the_tokens_of_all_answers_are_estimated_alike(tmp_path, monkeypatch):
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
+    said = [{"role": "user", "content": "?"}, {"role": "assistant", "content": {"answer": "- eight letters"}}]
+    rows = [{"uid": "1", "model": "m", "messages": said, "metadata": METADATA}, {"uid": "2", "model": "m", "messages": said}]
+    styles, (note,) = read_styles([write(tmp_path / "a.jsonl", rows)], "v0.1")
+    assert styles == {("m", name): Style(4, 0, 1, 0) for name in ("1", "2")}
+    assert "estimated" in note
+    assert "cl100k_base" in note
 
 
 def made_up(seed=0, models=("m", "n"), questions=60):
