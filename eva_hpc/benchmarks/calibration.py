@@ -182,23 +182,26 @@ def _rank(names: Sequence[str], here: Floats, there: Floats) -> Rank:
         if one * other < 0:
             higher, lower = (i, j) if other > 0 else (j, i)
             swapped.append(Swapped(names[higher], names[lower], float(abs(other)), float(abs(one))))
+    pairs = len(names) * (len(names) - 1) // 2
     few = len(names) <= _ALL_ORDERS
-    ties = len(set(here)) < len(names) or len(set(there)) < len(names)
+    if min(len(set(here)), len(set(there))) == 1:
+        return Rank(None, None, few, None, None, few, pairs, tied, ())
     tau = kendalltau(here, there)
-    rho = spearmanr(here, there) if len(names) > 2 else tau  # of two models spearmanr gives no p-value; both are 1 or -1
+    rho = spearmanr(here, there) if len(names) > 2 else tau  # of two models both are 1 or -1, and spearmanr has no p-value
     tau_p, rho_p = tau.pvalue, rho.pvalue
     if few:
         ranks, other_ranks = rankdata(here), rankdata(there)
         tau_p = _exact_p(ranks, lambda orders: _concordance(orders, other_ranks))
         rho_p = _exact_p(ranks, lambda orders: (orders - orders.mean(axis=-1, keepdims=True)) @ other_ranks)
+    ties = min(len(set(here)), len(set(there))) < len(names)
     return Rank(
-        kendall_tau_b=_finite(tau.statistic),
-        kendall_p=_finite(tau_p) if _finite(tau.statistic) is not None else None,
+        kendall_tau_b=float(tau.statistic),
+        kendall_p=float(tau_p),
         kendall_exact=few or (not ties and len(names) <= 33),  # beyond, scipy approximates
-        spearman_rho=_finite(rho.statistic),
-        spearman_p=_finite(rho_p) if _finite(rho.statistic) is not None else None,
+        spearman_rho=float(rho.statistic),
+        spearman_p=float(rho_p),
         spearman_exact=few,
-        pairs=len(names) * (len(names) - 1) // 2,
+        pairs=pairs,
         tied=tied,
         swapped=tuple(swapped),
     )
@@ -218,10 +221,6 @@ def _concordance(orders: Floats, ranks: Floats) -> Floats:
     """Pairs in the same order minus pairs in the other: the numerator of tau."""
     i, j = np.triu_indices(len(ranks), 1)
     return np.asarray(np.sign(orders[..., i] - orders[..., j]) @ np.sign(ranks[i] - ranks[j]), dtype=np.float64)
-
-
-def _finite(value: Any) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def _conclusion(published: Floats) -> str:

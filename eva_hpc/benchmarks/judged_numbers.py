@@ -132,12 +132,22 @@ def _alpaca_eval(sources: Sequence[Source], how: How) -> dict[str, ModelNumbers]
         expected = asked if asked is not None or len(kept) == len(rows) else instructions
         scored = score(kept, control, questions=expected, least=how.least, force=how.force)
         numbers = scored.numbers
-        by_question = {name: 100 * value for name, value in scored.per_question["win_rate"].items()}
-        metrics = {"win_rate": Number(numbers["win_rate"], numbers["ci_low"], numbers["ci_high"], scored.refusal, by_question)}
+        values = {
+            metric: {name: 100 * value for name, value in by_question.items()}
+            for metric, by_question in scored.per_question.items()
+        }
+        metrics = {
+            "win_rate": Number(numbers["win_rate"], numbers["ci_low"], numbers["ci_high"], scored.refusal, values["win_rate"])
+        }
         if control is not None:
             warnings += notes
-            reason = scored.refusal or scored.lc_refusal
-            metrics["lc_win_rate"] = Number(numbers["lc_win_rate"], numbers["lc_ci_low"], numbers["lc_ci_high"], reason)
+            metrics["lc_win_rate"] = Number(
+                numbers["lc_win_rate"],
+                numbers["lc_ci_low"],
+                numbers["lc_ci_high"],
+                scored.refusal or scored.lc_refusal,
+                values.get("lc_win_rate", {}),
+            )
         model = model_of("alpaca_eval", rows[0])
         found[model] = ModelNumbers(
             model,

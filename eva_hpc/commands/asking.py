@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -261,7 +262,8 @@ def _told_to_stop() -> Iterator[Callable[[], bool]]:
         if pressed:
             raise KeyboardInterrupt
         pressed = True
-        typer.echo("Stopping once the answers under way have arrived. Ctrl-C again ends at once.", err=True)
+        # not by print: the signal may have come in the middle of one
+        os.write(2, b"Stopping once the answers under way have arrived. Ctrl-C again ends at once.\n")
 
     before = signal.signal(signal.SIGINT, press)
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
@@ -251,7 +250,7 @@ def _official_numbers(
     """Numbers from the official judge's own judgments, and a note where they are not the published ones."""
     from eva_hpc.benchmarks.judged_numbers import numbers_of
 
-    found = numbers_of(benchmark, official, replace(how, difficulty=None, gamed=None))
+    found = numbers_of(benchmark, official, how)
     for model, one in found.items():
         for name, number in one.metrics.items():
             published = known.numbers.get(name, {}).get(model)

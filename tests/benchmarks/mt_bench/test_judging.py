@@ -106,6 +106,7 @@ def test_replies_become_rows_in_fastchats_format(bench):
                 "prompt_tokens": 0,
                 "completion_tokens": 0,
                 "failure": None,
+                "earlier": "",
             }
         ],
     }
