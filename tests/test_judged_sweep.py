@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from tests.benchmarks.judge_server import running_judge
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
-KEY = "sk-a-key-that-must-not-be-written"
+KEY = secrets.token_hex(16)
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ from eva_hpc.benchmarks.paired import compare
 FEW = 5
 """With fewer models even the same order in both has p > 0.05."""
 _SOME = 10
+SAME = 0.01
+"""Published numbers are rounded: so far the official judgments' own number may be from the published one, to be its source."""
 _ALL_ORDERS = 7
 """Up to so many models p-values are from all their orders: 7! = 5040."""
 
@@ -33,8 +35,8 @@ class Compared:
     """One model's number by the judge, its published one, and their difference, ours minus published.
 
     The interval of the difference is over questions. `interval_of` "questions": of our number alone, so it counts the noise of
-    questions that both numbers share and is too wide; "pairs": of the differences question by question to judgments of the
-    published numbers' judge. `counts` says whether the model is part of the agreement, `reason` why not.
+    questions that both numbers share and is too wide; "pairs": of the differences question by question to the judgments that
+    the published number was made of. `counts` says whether the model is part of the agreement, `reason` why not.
     """
 
     model: str
@@ -143,7 +145,7 @@ def _compared(numbers: ModelNumbers, ours: Number, published: float, official: N
         difference = ours.value - published
         if ours.low is not None and ours.high is not None:
             low, high, interval_of = ours.low - published, ours.high - published, "questions"
-        if official is not None and official.per_question and ours.per_question:
+        if official is not None and official.value is not None and abs(official.value - published) <= SAME:
             paired = compare(ours.per_question, official.per_question, ours.weights, official.weights)
             if paired.low is not None:
                 low, high, interval_of = paired.low, paired.high, "pairs"
@@ -178,7 +180,7 @@ def _rank(names: Sequence[str], here: Floats, there: Floats) -> Rank:
     swapped, tied = [], 0
     for i, j in combinations(range(len(names)), 2):
         one, other = here[i] - here[j], there[i] - there[j]
-        tied += one == 0 or other == 0
+        tied += bool(one == 0 or other == 0)
         if one * other < 0:
             higher, lower = (i, j) if other > 0 else (j, i)
             swapped.append(Swapped(names[higher], names[lower], float(abs(other)), float(abs(one))))

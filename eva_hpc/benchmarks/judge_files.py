@@ -157,8 +157,5 @@ def scoring_command(work: Assignment, judgments: Path, model: str) -> list[str]:
         words += ["--judgments", str(judgments)]
     if kind == "arena_hard":
         words += ["--model", model]
-    if not work.beyond:
-        words += ["--questions", str(work.files["questions"])]
-    elif kind == "mt_bench":
-        words.append("--force")  # its score counts all official questions, not only those up to the limit
-    return words
+    # Of official questions all count, not only those up to the limit.
+    return [*words, "--force"] if work.beyond else [*words, "--questions", str(work.files["questions"])]

@@ -107,7 +107,7 @@ def judge(
 
 def notes(found: Answered) -> list[str]:
     """What there is to know about a file of answers, one line each."""
-    lines = [f"{count:,} answers {why}: set aside" for why, count in found.set_aside.items()]
+    lines = [f"answers {why}: {count:,} set aside" for why, count in found.set_aside.items()]
     if found.unanswered:
         lines.append(f"{found.unanswered:,} of {len(found.items):,} questions have no answer: they count as not judged")
     return lines

@@ -250,3 +250,10 @@ def test_real_judgments_agree_with_themselves(shared_data):
     rows = read_rows(shared_data / "arena_hard" / "raw_judgments_sample.jsonl.gz")
     found = question_agreement("arena_hard", [("a", rows)], [("b", rows)])["all"]
     assert (found["weighted_kappa"], found["same_label"], found["mean_difference"]) == (pytest.approx(1), 1, 0)
+
+
+def test_official_judgments_that_do_not_give_the_published_number_pair_nothing():
+    ours = ModelNumbers("m", "j", 1.0, {"win_rate": Number(50.0, 40.0, 60.0, None, {"q1": 0.0, "q2": 100.0})}, ())
+    other = ModelNumbers("m", "o", 1.0, {"win_rate": Number(48.0, 30.0, 60.0, None, {"q1": 0.0, "q2": 96.0})}, ())
+    (found,) = agreement("win_rate", {"m": ours}, {"m": 45.0}, {"m": other}).models
+    assert found.interval_of == "questions"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,12 +15,15 @@ import pytest
 
 from eva_hpc.cluster.devcluster import Cluster
 from eva_hpc.store.records import read_jsonl
+from tests.benchmarks import made_up
+from tests.benchmarks.judge_server import JudgeServer, running_judge
 from tests.cluster.sweeps import CHECKOUT, explain, ledger, results_of, sweep
 
 pytestmark = pytest.mark.slow
 
 PROMPTS = Path(os.environ.get("EVA_HPC_SHARED_DATA", CHECKOUT.parent / "shared" / "data")) / "prompts" / "real_prompts.jsonl"
 COUNT = 645
+KEY = secrets.token_hex(16)
 
 
 class _Evolver(BaseHTTPRequestHandler):
@@ -54,14 +58,29 @@ def evolver() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
+def judge_server() -> Iterator[JudgeServer]:
+    with running_judge() as server:
+        server.rule, server.key = made_up.judge, KEY
+        yield server
+
+
+@pytest.fixture(scope="module")
 def results(
-    devcluster: Cluster, evolver: str, tiny_qwen2: Path, tiny_reward: Path, tmp_path_factory: pytest.TempPathFactory
+    devcluster: Cluster,
+    evolver: str,
+    judge_server: JudgeServer,
+    tiny_qwen2: Path,
+    tiny_reward: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     if not PROMPTS.is_file():
         pytest.skip(f"no {PROMPTS}: set EVA_HPC_SHARED_DATA to the folder that has prompts/real_prompts.jsonl")
     pytest.importorskip("vllm", reason="vLLM is not installed here")
     root = tmp_path_factory.mktemp("real")
+    files = json.dumps(made_up.mt_bench(root / "mt_bench"))
     settings = {
+        "recipe.judge": "{model: judge-1, api_key_env: KEY_OF_THE_JUDGE}",
+        "recipe.benchmarks.mt_bench": f"{{kind: mt_bench, max_new_tokens: 24, files: {files}}}",
         "site.root": root,
         "site.stages.answer": "{nodes: 2, ranks_per_node: 1}",
         "site.engine.chunk_prompts": 128,
@@ -79,7 +98,10 @@ def results(
     }
     overrides = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     recipe = ["--recipe", "sweeps/recipes/qwen2-0.5b-dpo.yaml", "--site", "devcluster"]
-    result = sweep("sweeps/responses_per_prompt.yaml", *recipe, *overrides, timeout=1000)
+    with pytest.MonkeyPatch.context() as patch:  # jobs have the environment of who submits them
+        patch.setenv("OPENAI_BASE_URL", judge_server.url)
+        patch.setenv("KEY_OF_THE_JUDGE", KEY)
+        result = sweep("sweeps/responses_per_prompt.yaml", *recipe, *overrides, timeout=1000)
     assert result.returncode == 0, explain(result, root)
     return results_of(root)
 
@@ -134,12 +156,24 @@ def test_training_ran_with_zero3_on_two_nodes_of_two_ranks_and_its_model_answers
     assert train["processes"] == 4
     assert "model/model.safetensors" in train["files"]
     assert log[0]["loss"] == pytest.approx(0.693147, abs=1e-4)
-    assert len(manifest(results, "answer")) == 2, "the start policy's answers and the trained one's"
+    assert len(manifest(results, "answer")) == 3, "the start policy's answers, and the trained one's to both benchmarks"
+
+
+def test_a_judge_behind_a_server_was_asked_once_for_each_turn_by_a_job(results: Path, judge_server: JudgeServer) -> None:
+    (judged,) = manifest(results, "ask_judge")
+    assert judged["records"]["in"] == 2
+    assert sorted(judge_server.paid.values()) == [1] * 4
+    written = [path for path in results.parent.rglob("*") if path.is_file() and path.suffix != ".safetensors"]
+    assert not [path for path in written if KEY.encode() in path.read_bytes()]
 
 
 def test_the_table_shows_the_run_and_names_the_judge(results: Path) -> None:
     rows = read_jsonl(results / "metrics.jsonl")
 
     assert {row["metric"] for row in rows} >= {"win_rate", "reward", "gain"}
-    assert all(row["judge"].startswith("reward model") and row["coverage"] == 1.0 for row in rows)
+    assert {(row["benchmark"], row["judge"]) for row in rows} == {
+        ("heldout", "reward model reward"),
+        ("mt_bench", "judge-1 in place of gpt-4"),
+    }
+    assert all(row["coverage"] == 1.0 for row in rows)
     assert [event["event"] for event in ledger(results)].count("submitted") == 1

@@ -160,7 +160,7 @@ def test_nothing_is_dropped_silently(server, tmp_path):
     status = [row["status"] for row in read_rows(tmp_path / "out.jsonl")]
     assert status == ["judged", "judged", "no_answer", "no_answer"]
     said = run(*words, "--overwrite").output
-    assert "1 answers to none of the questions: set aside" in said
+    assert "answers to none of the questions: 1 set aside" in said
     assert "1 of 2 questions have no answer" in said
     assert "without a verdict: 2 no_answer of 4 rows" in said
 

@@ -56,6 +56,7 @@ def alpaca_words(*more: object) -> list[object]:
 
 
 @needs_shared_data
+@pytest.mark.slow
 def test_the_official_judge_differs_from_its_own_win_rates_by_nothing():
     told = json.loads(run(*alpaca_words("--json")).stdout)
     assert (told["judge"], told["published_judge"]) == ("weighted_alpaca_eval_gpt4_turbo", "gpt-4-1106-preview")
@@ -83,7 +84,7 @@ def test_length_controlled_win_rates_are_made_as_published_ones():
     assert found["rank"]["kendall_tau_b"] == pytest.approx(1)
     by_instruction = json.loads(run(*alpaca_words(*support, "--difficulty-by", "instruction", "--json")).stdout)
     other = {one["model"]: one["ours"] for one in by_instruction["metrics"]["lc_win_rate"]["models"]}
-    assert other["gpt35_turbo_instruct"] == pytest.approx(14.96, abs=0.02)
+    assert other["gpt35_turbo_instruct"] == pytest.approx(14.96, abs=0.1)  # 17.73 by position
 
 
 @needs_shared_data
@@ -241,7 +242,8 @@ def test_without_answers_at_hand_the_way_to_get_them_is_told(server, tmp_path):
 def test_answers_of_the_data_folder_are_the_default(server, tmp_path, monkeypatch):
     words = judging_words(tmp_path)
     alone = [word for place, word in enumerate(words) if word != "--answers" and words[place - 1] != "--answers"]
-    monkeypatch.setattr(data_folder, "answers", lambda set_: {"two": tmp_path / "two.json"})
+    monkeypatch.setattr(data_folder, "answers", lambda set_: {"two": tmp_path / "two.json", "three": tmp_path / "3.json"})
     told = json.loads(run(*alone, "--json").stdout)
     assert [one["model"] for one in told["metrics"]["win_rate"]["models"]] == ["two"]
     assert told["published_only"] == ["one"]
+    assert any("not judged" in text and text.endswith("three") for text in told["warnings"])

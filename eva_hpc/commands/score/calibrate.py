@@ -124,7 +124,7 @@ def calibrate(
 
             known = published_numbers(benchmark, official_set(section), published)
             work = assignment(section)
-            found = list(_answers(work, official_set(section), answers, known))
+            found = list(_answers(work, official_set(section), answers, known, notes))
             sources, more = _judged(work, found, asked_of, cache, dry_run, as_json, notes)
             told |= more
             if dry_run:
@@ -192,18 +192,22 @@ def _questions(benchmark: str, path: Path | None) -> list[JudgedQuestion] | None
     return None if path is None else JUDGED[benchmark].questions("", {"questions": path})
 
 
-def _answers(work: Assignment, set_: str, paths: Sequence[Path], known: Published) -> Iterator[Answered]:
-    """Answers to judge. All must be of models with published numbers: others would cost money for nothing."""
+def _answers(work: Assignment, set_: str, paths: Sequence[Path], known: Published, notes: list[str]) -> Iterator[Answered]:
+    """Answers to judge, only of models with published numbers: others would cost money for nothing."""
     from eva_hpc.benchmarks.data_folder import answers
     from eva_hpc.benchmarks.judge_files import answered
 
-    found = paths or list(answers(set_).values())
-    if not found:
+    at_hand = {} if paths else answers(set_)
+    without = [model for model in at_hand if model not in known.models]
+    if without:
+        notes.append(f"not judged, as {known.path} has no number of them: {', '.join(without)}")
+    chosen = list(paths) or [path for model, path in at_hand.items() if model in known.models]
+    if not chosen:
         raise ConfigError(
             f"{set_}: no answers of models with published numbers are at hand; eva-hpc data fetch {set_} --calibration "
             "gets some, --answers FILE names others"
         )
-    for path in found:
+    for path in chosen:
         one = answered(work, path)
         if one.model not in known.models:
             near = did_you_mean(one.model, known.models)
@@ -229,7 +233,7 @@ def _judged(
     def say(text: str) -> None:
         typer.echo(text, err=as_json)
 
-    say(f"{len(found)} models: {', '.join(one.model for one in found)}")
+    say(f"models: {', '.join(one.model for one in found)}")
     notes += [f"{one.model}: {line}" for one in found for line in notes_on(one)]
     asked = asking.ask(work, [item for one in found for item in one.items], judge, cache, dry_run, say)
     told: dict[str, Any] = {"estimate": asked.estimate.to_json()}
@@ -248,13 +252,14 @@ def _official_numbers(
     benchmark: str, official: Sequence[Source], how: How, known: Published, notes: list[str]
 ) -> dict[str, ModelNumbers]:
     """Numbers from the official judge's own judgments, and a note where they are not the published ones."""
+    from eva_hpc.benchmarks.calibration import SAME
     from eva_hpc.benchmarks.judged_numbers import numbers_of
 
     found = numbers_of(benchmark, official, how)
     for model, one in found.items():
         for name, number in one.metrics.items():
             published = known.numbers.get(name, {}).get(model)
-            if published is not None and number.value is not None and abs(number.value - published) > 0.01:
+            if published is not None and number.value is not None and abs(number.value - published) > SAME:
                 notes.append(f"{model}: the official judgments give {name} {number.value:.2f}, published is {published:.2f}")
     return found
 

@@ -49,7 +49,7 @@ def screen(told: Mapping[str, Any], metrics: Mapping[str, Agreement], published_
 
 def _level(found: Agreement) -> list[str]:
     level = found.level
-    if level is None:
+    if level is None or found.n < 2:
         return []
     ends = "" if level.low is None else f" {_range(level.low, level.high)} (95% over models)"
     return [
