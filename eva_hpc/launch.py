@@ -302,10 +302,13 @@ def _write_tables(sweep: Opened, console: Console) -> None:
 
 def _write_cost(sweep: Opened, console: Console) -> None:
     from eva_hpc.cluster.accounting import account, summary, write_account
+    from eva_hpc.report.judge_usage import judge_usage
 
     cost = account(sweep.results)
     write_account(sweep.results, cost)
     console.print(escape(summary(cost)))
+    for line in judge_usage(sweep.plan, sweep.store):
+        console.print(escape(line))
 
 
 def _relative(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from rich.filesize import decimal
 
 from eva_hpc.benchmarks import official
-from eva_hpc.benchmarks.judge_key import key_problem
+from eva_hpc.benchmarks.judge_key import key_problem, network_problem
 from eva_hpc.benchmarks.registry import unreadable
 from eva_hpc.cluster.accounting import measured
 from eva_hpc.config.benchmark import JudgedBenchmark
@@ -103,7 +104,15 @@ def _unready(sweep: Opened) -> list[str]:
     ]
     if not judged:
         return []
-    keys = [problem for judge in judged if judge is not None and (problem := key_problem(judge))]
+    site = sweep.site
+    environment = {**os.environ, **site.environment}
+    keys = []
+    for judge in judged:
+        assert judge is not None, "a benchmark without a judge is refused where recipes are checked"
+        # What setup lines put into the environment of a job is not known here.
+        missing_key = None if site.slurm.setup or site.software.setup else key_problem(judge, environment)
+        no_network = network_problem(judge, environment) if site.offline else None
+        keys += [problem for problem in (missing_key, no_network) if problem]
     files = official.missing(sweep.experiment) or unreadable(recipe for _, recipe in sweep.experiment.points)
     return list(dict.fromkeys([*files, *keys]))
 

@@ -87,7 +87,7 @@ class Consultation:
 
     Attributes:
         rows: judgments in the official format; those of repeat 0 first, in the order of the items, then those of repeat 1, …
-        asked: what was asked and paid for now.
+        asked: what was asked and paid for now, by a probe through the same cache object too.
         from_cache: what had been paid for before.
         served_models: answers by the name that the server gave for its model.
         fingerprints: answers by `system_fingerprint`, where the server sends one.
@@ -241,7 +241,7 @@ class _Talk:
         found = self.cache.find(wants)
         self.damaged = max(self.damaged, self.cache.damaged)
         self.outcomes.update(found)
-        self.paid_before |= found.keys()
+        self.paid_before |= found.keys() - self.cache.added
         missing = [want for key, want in wants.items() if key not in found]
         total = len(self.outcomes) + len(missing)
         self.progress(len(self.outcomes), total)
@@ -272,7 +272,11 @@ class _Talk:
         try:
             asyncio.run(call)
         except ServerRefuses as error:
-            setting = "; parameters are set under judge.parameters" if "for the parameter" in error.failure.detail else ""
+            setting = (
+                "; parameters are set under judge.parameters, or with --parameter"
+                if "for the parameter" in error.failure.detail
+                else ""
+            )
             raise JudgeUnfit(f"{_name(to)} refuses: {error.failure.detail}{setting}; {self._kept()}") from None
         except ServerGone as error:
             what = f"gone: {to.retry.give_up_after} requests in a row got no answer"

@@ -74,13 +74,13 @@ def assignment(section: config.JudgedBenchmark) -> Assignment:
         raise ConfigError(*problems)
     benchmark, edition = JUDGED[section.kind], edition_of(section)
     questions = benchmark.questions(edition, files)
-    both_orders = isinstance(section, config.AlpacaEval) and section.both_orders
+    alpaca = section if isinstance(section, config.AlpacaEval) else config.AlpacaEval()
     return Assignment(
         section=section,
         files=files,
         questions=questions[: section.limit],
         beyond=frozenset(question["id"] for question in questions[len(questions[: section.limit]) :]),
-        judging=benchmark.judging(edition, files, both_orders),
+        judging=benchmark.judging(edition, files, alpaca.both_orders, alpaca.labels),
     )
 
 

@@ -74,7 +74,7 @@ def official_set_of(benchmark: str, sources: Sequence[Source], edition: str | No
 
     found = version_of([judgment for source, rows in sources for judgment in judgments_from(rows, source)])
     if edition not in (None, found):
-        raise ConfigError(f"--edition: found {edition}; the judgments are of {found}")
+        raise ConfigError(f"--version: found {edition}; the judgments are of {found}")
     return "arena_hard_v2" if found == "v2.0" else "arena_hard"
 
 

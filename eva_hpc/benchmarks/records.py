@@ -51,7 +51,7 @@ class Judgments(TypedDict):
 class Metric(TypedDict):
     """One number of a benchmark. `n` counts questions, `coverage` is the share of them that was judged.
 
-    `low` and `high` are a 95 % interval over questions; `reason` says why there is no value, `note` what one must know of it.
+    `low` and `high` are a 95 % interval over questions; `reason` says why there is no value, `notes` what one must know of it.
     """
 
     metric: str
@@ -61,7 +61,7 @@ class Metric(TypedDict):
     low: NotRequired[float | None]
     high: NotRequired[float | None]
     reason: NotRequired[str]
-    note: NotRequired[str]
+    notes: NotRequired[list[str]]
 
 
 class QuestionValue(TypedDict):

@@ -47,8 +47,8 @@ class Benchmark(Protocol):
         """A model's answers from a file in the official format."""
         ...
 
-    def judging(self, edition: str, files: Files, both_orders: bool) -> JudgedBenchmark:
-        """How a judge is asked."""
+    def judging(self, edition: str, files: Files, both_orders: bool = False, labels: str = "logprobs") -> JudgedBenchmark:
+        """How a judge is asked; `both_orders` and `labels` are AlpacaEval's."""
         ...
 
     def score(
@@ -60,19 +60,22 @@ class Benchmark(Protocol):
 
 class _AlpacaEval:
     def questions(self, edition: str, files: Files) -> list[JudgedQuestion]:
-        from eva_hpc.benchmarks.alpaca_eval.questions import read_questions
+        from eva_hpc.benchmarks.alpaca_eval.questions import read_questions, with_baseline
 
-        return read_questions(files["questions"])
+        asked = read_questions(files["questions"])
+        return with_baseline(asked, files["baseline"]) if "baseline" in files else asked
 
     def answers(self, path: Path) -> list[ModelAnswer]:
         from eva_hpc.benchmarks.alpaca_eval.questions import read_answers
 
         return read_answers(path)
 
-    def judging(self, edition: str, files: Files, both_orders: bool) -> JudgedBenchmark:
+    def judging(self, edition: str, files: Files, both_orders: bool = False, labels: str = "logprobs") -> JudgedBenchmark:
         from eva_hpc.benchmarks.alpaca_eval.judging import AlpacaEvalJudging, read_template
 
-        return AlpacaEvalJudging(read_template(files["prompt"]), both_orders=both_orders)
+        return AlpacaEvalJudging(
+            read_template(files["prompt"]), both_orders=both_orders, labels="text" if labels == "text" else "logprobs"
+        )
 
     def score(
         self, edition: str, rows: Sequence[Row], questions: Sequence[JudgedQuestion], files: Files, options: Options
@@ -107,7 +110,6 @@ class _AlpacaEval:
                 numbers["lc_ci_low"],
                 numbers["lc_ci_high"],
                 found.refusal or found.lc_refusal,
-                "; ".join(notes),
             ),
             _metric("discrete_win_rate", numbers["discrete_win_rate"], n, share, reason=found.refusal),
             _metric("length", found.facts["avg_length"], n, share),
@@ -127,7 +129,7 @@ class _MTBench:
 
         return read_answers(path)
 
-    def judging(self, edition: str, files: Files, both_orders: bool) -> JudgedBenchmark:
+    def judging(self, edition: str, files: Files, both_orders: bool = False, labels: str = "logprobs") -> JudgedBenchmark:
         from eva_hpc.benchmarks.mt_bench.judging import MTBench
         from eva_hpc.benchmarks.mt_bench.questions import read_references
 
@@ -161,7 +163,7 @@ class _ArenaHard:
 
         return read_answers(path)
 
-    def judging(self, edition: str, files: Files, both_orders: bool) -> JudgedBenchmark:
+    def judging(self, edition: str, files: Files, both_orders: bool = False, labels: str = "logprobs") -> JudgedBenchmark:
         from eva_hpc.benchmarks.arena_hard.judge_prompts import read_v01, read_v2
         from eva_hpc.benchmarks.arena_hard.judging import ArenaHard
 
@@ -214,8 +216,10 @@ def unreadable(recipes: Iterable[Recipe]) -> list[str]:
                 continue
             seen.add(which)
             try:
-                JUDGED[section.kind].questions(edition, files)
-                JUDGED[section.kind].judging(edition, files, both_orders=False)
+                judging = JUDGED[section.kind].judging(edition, files)
+                for question in JUDGED[section.kind].questions(edition, files)[: section.limit]:
+                    turns: list[str | None] = ["an answer"] * len(question["turns"])
+                    judging.asks(question, ModelAnswer(question_id=question["id"], model="", turns=turns))
             except ConfigError as error:
                 problems |= dict.fromkeys(f"benchmarks.{name}: {problem}" for problem in error.problems)
     return list(problems)
@@ -229,9 +233,8 @@ def _metric(
     low: float | None = None,
     high: float | None = None,
     reason: str | None = None,
-    note: str = "",
 ) -> Metric:
-    return Metric(metric=name, value=value, n=n, coverage=coverage, low=low, high=high, reason=reason or "", note=note)
+    return Metric(metric=name, value=value, n=n, coverage=coverage, low=low, high=high, reason=reason or "")
 
 
 def _values(

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from eva_hpc.benchmarks.judge_cost import Estimate, Price
     from eva_hpc.benchmarks.judge_files import Assignment
     from eva_hpc.config import benchmark as config
-    from eva_hpc.inference.completion_cache import Record
 
 Benchmark = Literal["alpaca_eval", "arena_hard", "mt_bench"]
 BenchmarkName = Annotated[Benchmark, typer.Argument(metavar="BENCHMARK", help="alpaca_eval, arena_hard or mt_bench")]
@@ -36,11 +35,15 @@ Parameters = Annotated[
     typer.Option("--parameter", metavar="KEY=VALUE", help="of the API, in place of the benchmark's own; null leaves it out"),
 ]
 Repeats = Annotated[int, typer.Option("--repeats", min=1, help="how often everything is judged")]
+LabelsOption = Annotated[
+    Literal["logprobs", "text"],
+    typer.Option("--labels", help="alpaca_eval: text takes the label the judge writes, where there are no log-probabilities"),
+]
 BothOrders = Annotated[bool, typer.Option("--both-orders", help="alpaca_eval: judge each pair in both orders; costs twice")]
 Concurrency = Annotated[int, typer.Option("--concurrency", min=1, help="requests open at once")]
-Edition = Annotated[
+Version = Annotated[
     Optional[Literal["v0.1", "v2.0"]],  # noqa: UP045
-    typer.Option("--edition", help="arena_hard: v0.1 (default) or v2.0"),
+    typer.Option("--version", help="arena_hard: v0.1 (default) or v2.0"),
 ]
 _File = Optional[Path]  # noqa: UP045
 QuestionsFile = Annotated[_File, typer.Option("--questions", help="own questions; default: the official ones")]
@@ -71,7 +74,12 @@ class Asked:
 
 
 def section(
-    benchmark: Benchmark, edition: str | None, both_orders: bool, limit: int | None, **files: Path | None
+    benchmark: Benchmark,
+    edition: str | None,
+    both_orders: bool,
+    limit: int | None,
+    labels: Literal["logprobs", "text"] = "logprobs",
+    **files: Path | None,
 ) -> config.JudgedBenchmark:
     """The section of a recipe that says the same as the options; `files` by role.
 
@@ -90,16 +98,18 @@ def section(
         f"{_option(role)}: {benchmark} {edition or ''}".rstrip() + " has no such file" for role in given if role not in known
     ]
     if edition is not None and benchmark != "arena_hard":
-        problems.append(f"--edition: is for arena_hard only; found benchmark {benchmark}")
+        problems.append(f"--version: is for arena_hard only; found benchmark {benchmark}")
     if both_orders and benchmark != "alpaca_eval":
         problems.append(f"--both-orders: is for alpaca_eval only; found benchmark {benchmark}")
+    if labels != "logprobs" and benchmark != "alpaca_eval":
+        problems.append(f"--labels: is for alpaca_eval only; found benchmark {benchmark}")
     if benchmark == "arena_hard" and "questions" in given and "baseline" not in given:
         problems.append("--baseline: missing; own questions need the answers of the model to compare with")
     if problems:
         raise ConfigError(*problems)
     about: dict[str, Any] = {"limit": limit, "files": given}
     if benchmark == "alpaca_eval":
-        return config.AlpacaEval(both_orders=both_orders, **about)
+        return config.AlpacaEval(both_orders=both_orders, labels=labels, **about)
     if benchmark == "arena_hard":
         return config.ArenaHard(version="v2.0" if edition == "v2.0" else "v0.1", **about)
     return config.MtBench(**about)
@@ -197,14 +207,7 @@ def ask(
 
     server = server_of(judge)
     folder = cache_folder.expanduser() if cache_folder else data_folder().parent / "judge_cache"
-    paid: list[Record] = []
-
-    class Cache(CompletionCache):
-        def add(self, record: Record) -> None:
-            super().add(record)
-            paid.append(record)
-
-    cache = Cache(folder)
+    cache = CompletionCache(folder)
     usual = USUAL_COMPLETION_TOKENS[work.section.kind]
     before = estimate(
         work.judging, items, server, cache, repeats=judge.repeats, usual_completion_tokens=usual, price=price_of(judge)
@@ -236,20 +239,7 @@ def ask(
     except Interrupted:
         typer.echo(f"Interrupted. Every answer that arrived is in {folder}: the same command asks only for the rest.", err=True)
         raise typer.Exit(INTERRUPTED) from None
-    return Asked(before, notes, _with_probe(consultation, paid))
-
-
-def _with_probe(consultation: Consultation, paid: Sequence[Record]) -> Consultation:
-    """The consultation, with what the first try paid for counted as asked, not as found in the cache."""
-    from eva_hpc.benchmarks.consult import Usage, usage_of
-
-    asked, one, other = usage_of(paid), consultation.asked, consultation.from_cache
-    rest = Usage(
-        one.calls + other.calls - asked.calls,
-        one.prompt_tokens + other.prompt_tokens - asked.prompt_tokens,
-        one.completion_tokens + other.completion_tokens - asked.completion_tokens,
-    )
-    return replace(consultation, asked=asked, from_cache=rest)
+    return Asked(before, notes, consultation)
 
 
 @contextmanager

@@ -36,8 +36,9 @@ def judge(
     parameter: asking.Parameters = [],  # noqa: B006
     repeats: asking.Repeats = 1,
     both_orders: asking.BothOrders = False,
+    labels: asking.LabelsOption = "logprobs",
     concurrency: asking.Concurrency = 16,
-    edition: asking.Edition = None,
+    edition: asking.Version = None,
     questions: asking.QuestionsFile = None,
     baseline: asking.BaselineFile = None,
     prompt: asking.PromptFile = None,
@@ -68,6 +69,7 @@ def judge(
             edition,
             both_orders,
             limit,
+            labels,
             questions=questions,
             baseline=baseline,
             prompt=prompt,

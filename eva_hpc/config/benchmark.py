@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
 from eva_hpc.config.section import Section, kind_of
@@ -54,6 +55,12 @@ class RewardBenchmark(Section):
 # ---------------------------------------------------------------------------- the judge
 
 
+def _address(value: str) -> str:
+    if urlsplit(value).username is not None or urlsplit(value).password is not None:
+        raise PydanticCustomError("address", "must not hold a user or password; keys come from the environment (api_key_env)")
+    return value
+
+
 def _parameter(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -71,11 +78,13 @@ class Judge(Section):
     """A model behind any OpenAI-compatible server. Only `model`, `parameters` and `repeats` decide results."""
 
     model: str = Field(min_length=1, description="the name the server knows it by; pin a dated version where there is one")
-    base_url: str | None = Field(
+    base_url: Annotated[str, AfterValidator(_address)] | None = Field(
         default=None,
         description="of the API, ending in /v1; null takes OPENAI_BASE_URL of the job's environment, else OpenAI's",
     )
-    api_key_env: str = Field(default="OPENAI_API_KEY", description="the environment variable that holds the key")
+    api_key_env: str = Field(
+        default="OPENAI_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="the environment variable that holds the key"
+    )
     parameters: dict[str, Annotated[bool | int | float | str | None, BeforeValidator(_parameter)]] = Field(
         default_factory=dict,
         description="of the API, in place of the benchmark's own, e.g. {max_tokens: null, max_completion_tokens: 4096}",
@@ -94,6 +103,7 @@ class AlpacaEvalFiles(Section):
     """Files in the official formats. Null takes the official one."""
 
     questions: str | None = Field(default=None, description="instructions with the baseline's outputs, as model_outputs.json")
+    baseline: str | None = Field(default=None, description="outputs to compare with in place of those, in the same format")
     prompt: str | None = Field(default=None, description="the judge's prompt, as alpaca_eval_clf.txt")
     difficulty: str | None = Field(default=None, description="instruction_difficulty.csv, for the length-controlled win rate")
     gamed: str | None = Field(default=None, description="df_gamed.csv, for the length-controlled win rate")
@@ -136,6 +146,9 @@ class AlpacaEval(Judged):
     top_p: float = Field(default=0.9, gt=0, le=1)
     max_new_tokens: int = Field(default=2048, ge=1)
     both_orders: bool = Field(default=False, description="judge each pair in both orders and take the mean; costs twice")
+    labels: Literal["logprobs", "text"] = Field(
+        default="logprobs", description="text takes the label the judge writes, for a server without log-probabilities"
+    )
     difficulty_by: Literal["instruction", "position"] = Field(
         default="instruction", description="position is the official script's way, which slips where rows are missing"
     )
@@ -181,16 +194,19 @@ BenchmarkName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 def official_roles(benchmark: JudgedBenchmark) -> tuple[str, ...]:
     """The files that a benchmark takes from the official set: those it does not name, of questions that are official.
 
-    Own questions have no official baseline, reference answers, difficulties or gamed rows; the judge's prompt may still be.
+    Own questions have no official baseline, reference answers, difficulties or gamed rows; the judge's prompt may still be. Nor
+    does AlpacaEval's length control know another baseline than the official one.
     """
     files: Mapping[str, str | None] = benchmark.files.model_dump()
-    own_questions = files["questions"] is not None
+    alpaca = isinstance(benchmark, AlpacaEval)
+    own = files["questions"] is not None or (alpaca and files.get("baseline") is not None)
     new = isinstance(benchmark, ArenaHard) and benchmark.version == "v2.0"
     return tuple(
         role
         for role, text in files.items()
         if text is None
-        and (role in ("prompt", "config") or not own_questions)
+        and (role in ("prompt", "config") or not own or (role == "questions" and alpaca))
+        and not (alpaca and role == "baseline")
         and (new or role not in ("config", "creative_baseline"))
     )
 

@@ -8,7 +8,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from eva_hpc.config.benchmark import ArenaHard, JudgedBenchmark, LabBenchmark, RewardBenchmark
+from eva_hpc.config.benchmark import (
+    ArenaHard,
+    JudgedBenchmark,
+    LabBenchmark,
+    MtBench,
+    RewardBenchmark,
+    official_set,
+)
 from eva_hpc.config.errors import ConfigError, did_you_mean
 from eva_hpc.config.paths import Reference
 from eva_hpc.config.recipe import LabChecker, LabPolicy, LabPrompts, LabRewriter, Recipe
@@ -17,6 +24,9 @@ from eva_hpc.config.sweep import Experiment, Table
 from eva_hpc.config.yaml_file import KeyPath, shown
 
 Problem = tuple[KeyPath, str]
+
+LONGEST_QUESTION = {"alpaca_eval": 640, "arena_hard": 3072, "arena_hard_v2": 9216, "mt_bench": 640}
+"""Tokens, about: the most characters of an official question (both turns of MT-Bench), three to a token."""
 
 
 def lab_problems(recipe: Recipe) -> Iterator[Problem]:
@@ -110,6 +120,12 @@ def check_lengths(site: Site, recipes: Iterable[Recipe]) -> None:
         for key, tokens in longest.items():
             text = f"recipe {recipe.name} has {key} {tokens} and generation.max_new_tokens {response}"
             needs.setdefault(tokens + response, text)
+        for name, benchmark in recipe.benchmarks.items():
+            if isinstance(benchmark, JudgedBenchmark) and benchmark.files.questions is None:
+                turns = 2 if isinstance(benchmark, MtBench) else 1
+                asked, answered = LONGEST_QUESTION[official_set(benchmark)], turns * benchmark.max_new_tokens
+                text = f"the questions of benchmarks.{name} have up to {asked} tokens, and their answers {answered}"
+                needs.setdefault(asked + answered, f"recipe {recipe.name}: {text}")
     if needs and max(needs) > limit:
         least = max(needs)
         text = f"found {limit}; must be at least {least}, because {needs[least]}"

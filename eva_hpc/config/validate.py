@@ -111,4 +111,5 @@ _TEXTS: Mapping[str, Callable[[type[BaseModel], Place, ErrorDetails], _Text]] = 
     "shorthand": _own_words,
     "plain_value": _found_own_words,
     "recipe_files": _found_own_words,
+    "address": _own_words,
 }

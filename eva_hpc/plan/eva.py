@@ -205,7 +205,9 @@ class _Run:
         )
         alpaca = benchmark if isinstance(benchmark, AlpacaEval) else AlpacaEval()
         judgments = Node(
-            ask_judge.Spec(judge=judge, both_orders=alpaca.both_orders, **about("questions", *JUDGED_WITH)),
+            ask_judge.Spec(
+                judge=judge, both_orders=alpaca.both_orders, labels=alpaca.labels, **about("questions", *JUDGED_WITH)
+            ),
             "evaluation",
             {"questions": asked, "answers": answers},
         )

@@ -38,7 +38,7 @@ class MetricRow(TypedDict):
     low: float | None
     high: float | None
     reason: str
-    note: str
+    notes: list[str]
     judge: str
     key: str
     version: str
@@ -91,7 +91,7 @@ class Aggregate:
     measured: tuple[tuple[str, str], ...]  # every (benchmark, metric) that has a row, in the order of the rows
     versions: tuple[str, ...]  # every "version (commit)" that a row was made with
     refused: tuple[str, ...] = ()  # "BENCHMARK of RUN: why it has no number"
-    notes: tuple[str, ...] = ()  # "BENCHMARK METRIC: what a reader must know of it"
+    notes: tuple[str, ...] = ()  # "BENCHMARK: what a reader must know of its numbers"
 
 
 _Run = tuple[tuple[tuple[str, Value], ...], int]
@@ -186,8 +186,8 @@ def _refused(columns: Iterable[Column], runs: Iterable[Mapping[tuple[str, str], 
 
 def _notes(columns: Iterable[Column], runs: Iterable[Mapping[tuple[str, str], MetricRow]]) -> tuple[str, ...]:
     shown = {(column.benchmark, column.metric) for column in columns}
-    noted = ((name, row.get("note")) for run in runs for name, row in run.items() if name in shown)
-    return tuple(dict.fromkeys(f"{' '.join(name)}: {note}" for name, note in noted if note))
+    noted = [(name[0], row.get("notes", [])) for run in runs for name, row in run.items() if name in shown]
+    return tuple(dict.fromkeys(f"{benchmark}: {note}" for benchmark, notes in noted for note in notes))
 
 
 def readable(name: str) -> str:

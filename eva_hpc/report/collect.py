@@ -32,7 +32,7 @@ def collect(plan: Plan, store: Store) -> list[MetricRow]:
                     low=metric.get("low"),
                     high=metric.get("high"),
                     reason=metric.get("reason", ""),
-                    note=metric.get("note", ""),
+                    notes=metric.get("notes", []),
                     judge=run.judges[benchmark],
                     key=identity.key,
                     version=manifest["eva_hpc"],

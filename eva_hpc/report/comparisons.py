@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from eva_hpc.config.sweep import Column, Experiment, Value
-from eva_hpc.plan.plan import Plan
+from eva_hpc.plan.plan import Plan, PlannedRun
 from eva_hpc.store.artifacts import Store
 from eva_hpc.store.records import read_jsonl
 
@@ -60,8 +60,12 @@ def compare_rows(plan: Plan, store: Store, experiment: Experiment, columns: Sequ
 
     points = [point for point, _ in experiment.points]
     by_point: list[dict[int, Values]] = [{} for _ in points]
+    judges: list[dict[str, set[str]]] = [{} for _ in points]
     for run in plan.runs:
-        by_point[points.index(run.point)][run.seed] = _values(plan, store, run.name)
+        number = points.index(run.point)
+        by_point[number][run.seed] = _values(store, run)
+        for benchmark, judge in run.judges.items():
+            judges[number].setdefault(benchmark, set()).add(judge)
     reference = points.index(dict(reference_point(experiment)))
     found = []
     for number, point in enumerate(points):
@@ -71,8 +75,8 @@ def compare_rows(plan: Plan, store: Store, experiment: Experiment, columns: Sequ
                 {seed: values[name] for seed, values in by_point[one].items() if name in values} for one in (number, reference)
             ]
             seeds = tuple(sorted(arms[0].keys() & arms[1].keys()))
-            if not seeds:
-                continue
+            if not seeds or judges[number][column.benchmark] != judges[reference][column.benchmark]:
+                continue  # what two judges say is not comparable
             a, b = ({seed: values for seed, (values, _) in arm.items()} for arm in arms)
             a_weights, b_weights = ({seed: weights for seed, (_, weights) in arm.items()} for arm in arms)
             test = across_seeds if len(seeds) > 1 else over_seeds
@@ -100,13 +104,16 @@ def _own_value(experiment: Experiment, axis: str) -> Any:
     return section
 
 
-def _values(plan: Plan, store: Store, run: str) -> Values:
-    planned = next(one for one in plan.runs if one.name == run)
+def _values(store: Store, run: PlannedRun) -> Values:
     values: dict[tuple[str, str], tuple[dict[str, float], dict[str, float]]] = {}
-    for benchmark, identity in planned.evaluations.items():
+    for benchmark, identity in run.evaluations.items():
         artifact = store.find(identity)
-        path = artifact.folder / "per_question.jsonl" if artifact is not None else None
-        for row in read_jsonl(path) if path is not None and path.is_file() else ():
+        if artifact is None or not (artifact.folder / "per_question.jsonl").is_file():
+            continue
+        refused = {row["metric"] for row in read_jsonl(artifact.folder / "metrics.jsonl") if row["value"] is None}
+        for row in read_jsonl(artifact.folder / "per_question.jsonl"):
+            if row["metric"] in refused:
+                continue
             of_metric = values.setdefault((benchmark, row["metric"]), ({}, {}))
             of_metric[0][row["question_id"]] = row["value"]
             of_metric[1][row["question_id"]] = row["weight"]

@@ -124,7 +124,8 @@ def _notes(aggregate: Aggregate, experiment: Experiment) -> list[str]:
         notes.append(f"Missing values of runs that have others: {_named(gaps)}.")
     if aggregate.refused:
         notes.append(f"No number: {_named(aggregate.refused)}.")
-    notes += [f"{note}." for note in aggregate.notes]
+    if aggregate.notes:
+        notes.append(f"Of the judged numbers: {_named(aggregate.notes)}.")
     if thin:
         notes.append(f"Not all answers were judged: {_named(thin)}.")
     if aggregate.ignored_runs:
@@ -135,11 +136,12 @@ def _notes(aggregate: Aggregate, experiment: Experiment) -> list[str]:
 
 
 def _about(comparisons: Sequence[Comparison]) -> list[str]:
-    if not comparisons:
+    if not any(one.adjusted is not None for one in comparisons):
         return []
     reference = ", ".join(f"{readable(axis)} {_axis_value(value)}" for axis, value in comparisons[0].reference.items())
-    over = "questions and seeds" if all(len(one.seeds) > 1 for one in comparisons) else "questions"
-    test = f"paired test over {over}, p < {SIGNIFICANT} after Holm's correction for {len(comparisons)} comparisons"
+    tested = [one for one in comparisons if one.adjusted is not None]
+    over = "questions and seeds" if all(len(one.seeds) > 1 for one in tested) else "questions"
+    test = f"paired test over {over}, p < {SIGNIFICANT} after Holm's correction for {len(tested)} comparisons"
     if any(one.beyond_noise for one in comparisons):
         return [f"* differs from the row {reference} beyond noise: {test}."]
     return [f"No row differs from the row {reference} beyond noise: {test}."]

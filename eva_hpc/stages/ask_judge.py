@@ -29,6 +29,7 @@ class Spec(StageSpec):
     edition: str
     judge: Judge
     both_orders: bool
+    labels: str
     files: dict[str, str]
     fingerprints: dict[str, str]
 
@@ -49,7 +50,7 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
     answers: list[Answers] = read_jsonl(inputs["answers"] / "answers.jsonl")
     files = {role: Path(path) for role, path in spec.files.items()}
     known = {question["id"]: question for question in JUDGED[spec.kind].questions(spec.edition, files)}
-    benchmark = JUDGED[spec.kind].judging(spec.edition, files, spec.both_orders)
+    benchmark = JUDGED[spec.kind].judging(spec.edition, files, spec.both_orders, spec.labels)
     items = [(known[question["id"]], _model_answer(answer)) for question, answer in zip(asked, answers, strict=True)]
     cache = CompletionCache(context.store.root.parent / "judge_cache", writer=out.name)
     server = server_of(spec.judge)

@@ -15,6 +15,7 @@ class Spec(StageSpec):
     """What rewards are multiplied by: 100 where they lie in [0, 1]."""
 
     stage: ClassVar[str] = "evaluate"
+    version: ClassVar[int] = 2
     scale: float
 
 

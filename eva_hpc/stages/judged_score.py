@@ -38,6 +38,12 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
     options = Options(min_coverage=spec.min_coverage, difficulty_by=spec.difficulty_by)
     score = benchmark.score(spec.edition, rows, questions, files, options)
     truncated = _truncated(read_jsonl(inputs["answers"] / "answers.jsonl"))
+    (usage,) = read_jsonl(inputs["judgments"] / "usage.jsonl")
+    notes = [*score.told.get("warnings", ()), *usage["warnings"]]
+    if truncated["value"]:
+        notes.append(f"{truncated['value']:.3g} % of the answers were cut off at the limit of new tokens")
+    for metric in score.metrics:
+        metric["notes"] = notes
     write_jsonl(out / "score.jsonl", [score.told])
     write_jsonl(out / "per_question.jsonl", score.per_question)
     return Counts(len(rows), write_jsonl(out / "metrics.jsonl", [*score.metrics, truncated]))

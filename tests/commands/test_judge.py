@@ -23,6 +23,7 @@ from eva_hpc.commands.judge import judge as command
 from eva_hpc.commands.score import app as score_app
 from eva_hpc.inference.openai_client import RetryPolicy
 from tests.benchmarks import made_up
+from tests.benchmarks.arena_hard import made_up as arena_files
 from tests.benchmarks.judge_server import JudgeServer, Says, Sends, running_judge
 
 ROOT = Path(__file__).parents[2]
@@ -206,7 +207,7 @@ def test_an_existing_file_is_not_written_over(server, tmp_path):
         (("--parameter", "stop=[a, b]"), "--parameter: found a list; must be a number, text"),
         (("--price", "3"), "--price: found 3; must be two numbers"),
         (("--price", "3,-1"), "--price: found 3,-1; must be two numbers"),
-        (("--edition", "v2.0"), "--edition: is for arena_hard only"),
+        (("--version", "v2.0"), "--version: is for arena_hard only"),
         (("--both-orders",), "--both-orders: is for alpaca_eval only"),
         (("--baseline", "base.jsonl"), "--baseline: mt_bench has no such file"),
         (("--judge", ""), "--judge: found ''"),
@@ -298,3 +299,22 @@ def test_a_second_ctrl_c_ends_at_once(server, tmp_path):
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=15)  # the answer under way is still held
     assert process.returncode == 130
+
+
+def test_arena_hard_v2_takes_its_configuration_too(server, tmp_path):
+    server.rule = lambda call: Says("Better is [[A>B]]")
+    (tmp_path / "v2.yaml").write_text(arena_files.V2_CONFIG)
+    (tmp_path / "judge_utils.py").write_text(arena_files.V2_SETTINGS)
+    base = {"uid": "q0", "model": "o3-mini-2025-01-31", "messages": [{"role": "assistant", "content": {"answer": "one"}}]}
+    files = {
+        "questions": made_up.write_rows(tmp_path / "q.jsonl", [{"uid": "q0", "category": "hard_prompt", "prompt": "Sort."}]),
+        "baseline": made_up.write_rows(tmp_path / "base.jsonl", [base]),
+        "config": tmp_path / "v2.yaml",
+        "prompt": tmp_path / "judge_utils.py",
+    }
+    words = ["arena_hard", "--answers", arena_answers(tmp_path / "m.jsonl", 1), "--judge", "j", "--out", tmp_path / "o.jsonl"]
+    given = [word for role, path in files.items() for word in (f"--{role}", path)]
+    assert "judged by j in place of gemini-2.5" in run(*words, *given, "--version", "v2.0").output
+    (row,) = read_rows(tmp_path / "o.jsonl")
+    assert (row["uid"], [game["score"] for game in row["games"]]) == ("q0", ["A>B", "A>B"])
+    assert "--config: arena_hard has no such file" in run(*words, *given, "--overwrite", code=2).output

@@ -169,7 +169,7 @@ def test_official_judgments_that_are_not_the_published_ones_are_told(tmp_path):
         (("--judge", "j"), "one of the two"),
         (("--limit", "3", "--price", "1,2"), "--limit, --price: only with --judge"),
         (("--difficulty", "d.csv"), "are for alpaca_eval only"),
-        (("--edition", "v2.0"), "--edition: found v2.0; the judgments are of v0.1"),
+        (("--version", "v2.0"), "--version: found v2.0; the judgments are of v0.1"),
         (("--published", "gone.csv"), "gone.csv: there is no such file"),
     ],
 )

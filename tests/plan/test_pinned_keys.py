@@ -26,7 +26,7 @@ LAB_KEYS = {
     "judge/6aeb0053f151089b589a",
     "answer/4634fb25cad2326c5c72",
     "judge/c13f0244abd237b23129",
-    "evaluate/7cda9a997d5009ddbce0",
+    "evaluate/15fec9b7fa2008d4d90c",
     "select/effb7f1c64fe3b035d53",
     "evolve/aa66db2cef2d389b1d0c",
     "generate/151b6df017d37b253de6.fraction=0.8.responses=4",
@@ -35,7 +35,7 @@ LAB_KEYS = {
     "train/f757fce6dddb1d780560",
     "answer/b55e4c6f054baac271aa",
     "judge/b43a0cfde736cf833091",
-    "evaluate/e1e470bdb734276708a5",
+    "evaluate/f8d270854966304446ce",
 }
 FULL_KEYS = {
     "start_policy/0d7092e97a8d498a5171",
@@ -57,7 +57,7 @@ FULL_KEYS = {
     "judge/edd5e6641d05f4d09e6c",
     "answer/b0e98461e507aa1d1bd3",
     "judge/563fa8a1269728cc11f4",
-    "evaluate/787c18be9d18481d9b7b",
+    "evaluate/5b68a16a1f41151e1285",
     "select/15e2913cad810ac6f1ad",
     "evolve/60c5f3b6c74218f50b4e",
     "generate/225ebc3d268740bf40d8.fraction=0.8.responses=4",
@@ -66,7 +66,7 @@ FULL_KEYS = {
     "train/b5da68070a8955ac5457",
     "answer/967ba80519d61a7dfbd1",
     "judge/43095d7de5e92e1296b2",
-    "evaluate/a7b92ea01264fb38ec94",
+    "evaluate/1d18dc39ecceb9209e0d",
 }
 
 

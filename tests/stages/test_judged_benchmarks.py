@@ -42,7 +42,7 @@ class Benchmark:
         spec = answer.Spec(generation=DECODING, samples=1, greedy=False, seed=1, temperatures={"writing": 0.7})
         self.answers = Node(spec, "evaluation", {"policy": policy, "questions": self.asked})
         self.judge = Judge(**{"model": "judge-1", "base_url": server.url, "attempts": 2, "concurrency": 2, **judge})
-        spec = ask_judge.Spec(judge=self.judge, both_orders=False, **about)
+        spec = ask_judge.Spec(judge=self.judge, both_orders=False, labels="logprobs", **about)
         self.judgments = Node(spec, "evaluation", {"questions": self.asked, "answers": self.answers})
         spec = judged_score.Spec(min_coverage=0.95, difficulty_by="instruction", **about)
         inputs = {"questions": self.asked, "answers": self.answers, "judgments": self.judgments}

@@ -39,6 +39,22 @@ def read_questions(path: Path) -> list[JudgedQuestion]:
     return questions
 
 
+def with_baseline(questions: list[JudgedQuestion], path: Path) -> list[JudgedQuestion]:
+    """The questions with another model's outputs to compare with, from a file in the format of outputs.
+
+    Raises:
+        ConfigError: the file cannot be read, or has no output for a question.
+    """
+    answers = {answer["question_id"]: answer for answer in read_answers(path)}
+    changed = []
+    for question in questions:
+        answer = answers.get(question["id"])
+        if answer is None or answer["turns"][0] is None:
+            raise ConfigError(f"{path}: has no output for the instruction {question['turns'][0][:60]!r}")
+        changed.append({**question, "baseline": [answer["turns"][0]], "baseline_model": answer["model"]})
+    return changed  # type: ignore[return-value]
+
+
 def read_answers(path: Path) -> list[ModelAnswer]:
     """A model's outputs as answers; a null output is an answer that the model could not give.
 

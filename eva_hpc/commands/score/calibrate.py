@@ -44,8 +44,9 @@ def calibrate(
     parameter: asking.Parameters = [],  # noqa: B006
     repeats: asking.Repeats = 1,
     both_orders: asking.BothOrders = False,
+    labels: asking.LabelsOption = "logprobs",
     concurrency: asking.Concurrency = 16,
-    edition: asking.Edition = None,
+    edition: asking.Version = None,
     questions: asking.QuestionsFile = None,
     baseline: asking.BaselineFile = None,
     prompt: asking.PromptFile = None,
@@ -85,13 +86,14 @@ def calibrate(
         lc_files = _length_control(benchmark, difficulty, gamed, notes)
         if judge is None:
             if edition is not None and benchmark != "arena_hard":
-                raise ConfigError(f"--edition: is for arena_hard only; found benchmark {benchmark}")
+                raise ConfigError(f"--version: is for arena_hard only; found benchmark {benchmark}")
             _check_alone(
                 answers=answers,
                 base_url=base_url,
                 parameter=parameter,
                 repeats=repeats > 1,
                 both_orders=both_orders,
+                labels=labels != "logprobs",
                 baseline=baseline,
                 prompt=prompt,
                 reference=reference,
@@ -112,6 +114,7 @@ def calibrate(
                 edition,
                 both_orders,
                 limit,
+                labels,
                 questions=questions,
                 baseline=baseline,
                 prompt=prompt,
