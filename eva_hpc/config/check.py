@@ -120,15 +120,27 @@ def check_lengths(site: Site, recipes: Iterable[Recipe]) -> None:
         for key, tokens in longest.items():
             text = f"recipe {recipe.name} has {key} {tokens} and generation.max_new_tokens {response}"
             needs.setdefault(tokens + response, text)
-        for name, benchmark in recipe.benchmarks.items():
-            if isinstance(benchmark, JudgedBenchmark) and benchmark.files.questions is None:
-                turns = 2 if isinstance(benchmark, MtBench) else 1
-                asked, answered = LONGEST_QUESTION[official_set(benchmark)], turns * benchmark.max_new_tokens
-                text = f"the questions of benchmarks.{name} have up to {asked} tokens, and their answers {answered}"
-                needs.setdefault(asked + answered, f"recipe {recipe.name}: {text}")
     if needs and max(needs) > limit:
         least = max(needs)
         text = f"found {limit}; must be at least {least}, because {needs[least]}"
+        raise ConfigError(f"site '{site.name}': engine.max_model_len: {text}")
+
+
+def check_judged_lengths(site: Site, recipe: Recipe) -> None:
+    """Refuse a site whose engines have no room for the official questions and the answers that a recipe allows.
+
+    Raises:
+        ConfigError: one line, for the benchmark that needs the most.
+    """
+    needs: dict[int, str] = {}
+    for name, benchmark in recipe.benchmarks.items():
+        if isinstance(benchmark, JudgedBenchmark) and benchmark.files.questions is None:
+            turns = 2 if isinstance(benchmark, MtBench) else 1
+            asked, answered = LONGEST_QUESTION[official_set(benchmark)], turns * benchmark.max_new_tokens
+            needs[asked + answered] = f"benchmarks.{name} has questions of up to {asked} tokens and answers of up to {answered}"
+    limit, least = site.engine.max_model_len, max(needs, default=0)
+    if limit is not None and least > limit:
+        text = f"found {limit}; must be at least {least}, because in recipe {recipe.name} {needs[least]}"
         raise ConfigError(f"site '{site.name}': engine.max_model_len: {text}")
 
 

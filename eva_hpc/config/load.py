@@ -111,6 +111,7 @@ def load_experiment(
     if problems:
         raise ConfigError(*problems)
     check.check_lengths(site, [recipe for _, recipe in points])
+    check.check_judged_lengths(site, base)
     if quick:
         sweep = sweep.model_copy(update={"seeds": sweep.seeds[: sweep.quick_seeds]})
     experiment = Experiment(sweep=sweep, recipe=base, points=points, fingerprints=fingerprints, quick=quick)
