@@ -149,7 +149,7 @@ def scoring_command(work: Assignment, judgments: Path, model: str) -> list[str]:
     words = ["eva-hpc", "score", kind]
     if kind == "alpaca_eval":
         words += ["--annotations", str(judgments)]
-        if work.section.files.questions is None:
+        if "gamed" in config.official_roles(work.section):
             roles = {role: data_folder.official_or_none("alpaca_eval", role) for role in config.SCORED_WITH}
             if all(roles.values()):
                 words += [word for role, path in roles.items() for word in (f"--{role}", str(path))]

@@ -219,6 +219,7 @@ def _alpaca_eval(file: Path, wanted: str | None, option: str, how: _How) -> _Sid
     from eva_hpc.benchmarks.alpaca_eval.length_control import read_gamed
     from eva_hpc.benchmarks.alpaca_eval.questions import read_questions
     from eva_hpc.benchmarks.alpaca_eval.score import score
+    from eva_hpc.benchmarks.data_folder import stand_in_at
 
     rows = read_annotations(file)
     questions = None if how.questions is None else [one["turns"][0] for one in read_questions(how.questions)]
@@ -226,7 +227,12 @@ def _alpaca_eval(file: Path, wanted: str | None, option: str, how: _How) -> _Sid
         control = None
     else:  # 0 resamples: the interval of one model alone is not asked for
         control = LengthControl(
-            read_difficulty(how.difficulty), read_gamed(how.gamed), C=how.C, questions=questions, resamples=0
+            read_difficulty(how.difficulty),
+            read_gamed(how.gamed),
+            C=how.C,
+            questions=questions,
+            resamples=0,
+            notes=[found.note for path in (how.difficulty, how.gamed) if (found := stand_in_at(path))],
         )
     found = score(rows, control, questions=questions, least=how.least, force=how.force)
     model = _chosen({found.model or file.name: None}, wanted, option, file)
