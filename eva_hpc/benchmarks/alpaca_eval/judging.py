@@ -133,7 +133,9 @@ class AlpacaEvalJudging:
             return f"wrote {reply.text[:80]!r}; must be m or M"
         tokens = preference.first_tokens(reply.choice)
         if not tokens:
-            return "no log-probabilities of the first token: use a server that gives them, or take the label it writes (labels: text)"
+            return (
+                "no log-probabilities of the first token: use a server that gives them, or the label it writes (labels: text)"
+            )
         return f"neither m nor M among the likeliest first tokens: {', '.join(repr(token) for token in tokens)}"
 
     def _slot_preference(self, reply: Reply) -> float:
