@@ -40,6 +40,7 @@ def fill(root: Path, leave: int = 0) -> None:
                 return
 
 
+@pytest.mark.chaos
 def test_the_disk_is_full_while_it_generates(chaos: Chaos, small: Path) -> None:
     chaos.start(slow={"generate": 0.4})
     chaos.until(lambda: len(chaos.chunks("generate")) >= 6)

@@ -67,6 +67,7 @@ def test_a_stage_that_saves_nothing_within_its_time_is_given_up(cluster: Cluster
     assert (failed["cause"], failed["reason"]) == ("timeout", "2 attempts in a row saved nothing new in 1 min")
 
 
+@pytest.mark.chaos
 def test_the_job_makes_way_for_one_of_higher_priority_and_goes_on_after_it(chaos: Chaos) -> None:
     chaos.start(slow={"train": 0.4})
     chaos.until(lambda: chaos.steps() >= 10)
