@@ -2,7 +2,8 @@
 
 Every request is looked up in the cache first; every answer is in the cache before it is used. So a consultation that was
 killed, or told to stop, goes on with what is missing when it is started again. Rows do not depend on luck: as long as the
-server gave no answer to a request that may still get one, there are no rows, only what is kept.
+server gave no answer to a request that may still get one, there are no rows, only what is kept; and where several processes
+asked the same at once, all of them, and every rerun, use the answer that arrived first.
 
 A repeat is the same request once more; its number is part of what the cache knows it by. A seed among the parameters is sent
 as it is, also in repeats.
@@ -14,8 +15,9 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 from eva_hpc.benchmarks.files import Row
@@ -38,6 +40,8 @@ from eva_hpc.inference.openai_client import (
 Item = tuple[JudgedQuestion, ModelAnswer]
 PROBES = 5
 _EXAMPLES = 3
+_LOOK_EVERY = 10
+"""Requests per place in the queue between two looks for what others have asked meanwhile."""
 
 
 class JudgeUnreachable(Exception):
@@ -87,11 +91,11 @@ class Consultation:
 
     Attributes:
         rows: judgments in the official format; those of repeat 0 first, in the order of the items, then those of repeat 1, …
-        asked: what was asked and paid for now, by a probe through the same cache object too.
-        from_cache: what had been paid for before.
+        asked: what was asked and paid for now, the probe included.
+        from_cache: what had been paid for before, or by another process meanwhile.
         served_models: answers by the name that the server gave for its model.
         fingerprints: answers by `system_fingerprint`, where the server sends one.
-        failures: requests that were refused for good, by reason; the same command asks them again.
+        failures: requests that were refused for good, by reason; who consults again asks them again.
         warnings: one line each.
     """
 
@@ -108,6 +112,14 @@ class Consultation:
         value = asdict(replace(self, rows=[]))
         del value["rows"]
         return value
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a first try showed, one line each, and the keys of the answers that it paid for."""
+
+    notes: list[str] = field(default_factory=list)
+    paid: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -134,17 +146,19 @@ def consult(
     *,
     judge: str,
     repeats: int = 1,
+    probed: Probe | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     stop: Callable[[], bool] = lambda: False,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Consultation:
-    """Judge all items, each `repeats` times. `judge` is its name in the rows.
+    """Judge all items, each `repeats` times. `judge` is its name in the rows; `say` is told of trouble with the server.
 
     Raises:
         JudgeUnreachable: some requests got no answer after all attempts; all others were made first, unless the server is gone.
         JudgeUnfit: the server refuses every request.
         Interrupted: `stop()` said so; what was in flight is kept.
     """
-    talk = _Talk(benchmark, server, cache, progress, stop)
+    talk = _Talk(benchmark, server, cache, progress, stop, say)
     asks = [benchmark.asks(question, answer) for question, answer in items]
     wants = [[[wanted(ask, repeat, server) for ask in of_item] for of_item in asks] for repeat in range(repeats)]
     talk.ask(want for of_repeat in wants for of_item in of_repeat for want in of_item)
@@ -153,7 +167,7 @@ def consult(
         for (question, answer), of_item in zip(items, of_repeat, strict=True):
             replies = [talk.reply(want) for want in of_item]
             rows += [{**row, "repeat": repeat} for row in benchmark.rows(question, answer, replies, judge)]
-    return talk.consultation(rows)
+    return talk.consultation(rows, probed or Probe())
 
 
 def probe(
@@ -163,10 +177,11 @@ def probe(
     cache: CompletionCache,
     *,
     stop: Callable[[], bool] = lambda: False,
-) -> list[str]:
+    say: Callable[[str], None] = lambda line: None,
+) -> Probe:
     """Ask a few of the real requests, from all over the items, and see whether the replies can be used.
 
-    What it asks is in the cache afterwards, so that nothing is paid twice. Returns what is worth knowing, one line each.
+    What it asks is in the cache afterwards, so that nothing is paid twice.
 
     Raises:
         JudgeUnfit: most replies cannot be used; says what was found.
@@ -179,7 +194,7 @@ def probe(
             wants.append(wanted(asks[len(wants) % len(asks)], 0, server))
         if len(wants) == PROBES:
             break
-    talk = _Talk(benchmark, server, cache, lambda done, total: None, stop)
+    talk = _Talk(benchmark, server, cache, lambda done, total: None, stop, say)
     talk.ask(wants)
     replies = [talk.reply(want) for want in wants]
     problems = [problem for reply in replies if (problem := reply.failure or benchmark.problem(reply))]
@@ -190,7 +205,8 @@ def probe(
         raise JudgeUnfit(f"{_name(server)} cannot judge this benchmark: {found}")
     notes = [found] if problems else []
     named = sorted({reply.model for reply in replies if reply.model not in ("", server.model)})
-    return notes + [f"asked for the model {server.model}, the server names {name}" for name in named]
+    notes += [f"asked for the model {server.model}, the server names {name}" for name in named]
+    return Probe(notes, frozenset(talk.paid))
 
 
 class _Talk:
@@ -203,14 +219,16 @@ class _Talk:
         cache: CompletionCache,
         progress: Callable[[int, int], None],
         stop: Callable[[], bool],
+        say: Callable[[str], None],
     ) -> None:
         self.benchmark = benchmark
         self.server = server
         self.cache = cache
         self.progress = progress
         self.stop = stop
+        self.say = say
         self.outcomes: dict[str, Record | ApiFailure] = {}
-        self.paid_before: set[str] = set()
+        self.paid: dict[str, Record] = {}
         self.second: dict[str, str] = {}
         self.damaged = 0
 
@@ -238,24 +256,39 @@ class _Talk:
         return replace(self._reply(self.second[want.key]), earlier=first.text) if want.key in self.second else first
 
     def _ask(self, wants: Mapping[str, Wanted]) -> None:
-        found = self.cache.find(wants)
-        self.damaged = max(self.damaged, self.cache.damaged)
-        self.outcomes.update(found)
-        self.paid_before |= found.keys() - self.cache.added
-        missing = [want for key, want in wants.items() if key not in found]
-        total = len(self.outcomes) + len(missing)
-        self.progress(len(self.outcomes), total)
+        """Have an outcome for each. Several processes may want the same at once: before every slice it is looked again."""
+        total = len(self.outcomes) + len(wants)
+        # Not so few that a server that is gone is not noticed: that takes `give_up_after` in a row.
+        size = max(_LOOK_EVERY * self.server.concurrency, 2 * self.server.retry.give_up_after)
+        missing, sent = dict(wants), False
+        while True:
+            self._look(missing)
+            missing = {key: want for key, want in missing.items() if key not in self.outcomes}
+            self.progress(len(self.outcomes), total)
+            if not missing:
+                break
+            self._ask_slice(list(islice(missing.values(), size)), total)
+            sent = True
+        if sent:
+            self._look(wants)
 
+    def _look(self, keys: Collection[str]) -> None:
+        """Take from the cache what is there; of several answers the first, even if another is this process's own."""
+        self.outcomes.update(self.cache.find(keys))
+        self.damaged = max(self.damaged, self.cache.damaged)
+
+    def _ask_slice(self, wants: Sequence[Wanted], total: int) -> None:
         def received(index: int, outcome: Completion | ApiFailure) -> None:
-            want = missing[index]
-            kept = outcome if isinstance(outcome, ApiFailure) else self._record(want, outcome)
-            if isinstance(kept, Record):
-                self.cache.add(kept)
-            self.outcomes[want.key] = kept
+            want = wants[index]
+            if isinstance(outcome, ApiFailure):
+                self.outcomes[want.key] = outcome
+            else:
+                record = self._record(want, outcome)
+                self.cache.add(record)
+                self.outcomes[want.key] = self.paid[want.key] = record
             self.progress(len(self.outcomes), total)
 
-        if missing:
-            self._send([ChatRequest(want.ask.messages, want.parameters) for want in missing], received)
+        self._send([ChatRequest(want.ask.messages, want.parameters) for want in wants], received)
 
     def _send(self, requests: Sequence[ChatRequest], received: Callable[[int, Completion | ApiFailure], None]) -> None:
         to = self.server
@@ -268,6 +301,8 @@ class _Talk:
             concurrency=to.concurrency,
             retry=to.retry,
             stop=self.stop,
+            say=self.say,
+            proven=bool(self._records()),
         )
         try:
             asyncio.run(call)
@@ -319,9 +354,10 @@ class _Talk:
     def _kept(self) -> str:
         return f"{len(self._records())} answers are kept in {self.cache.folder}, and the same command asks only for the rest"
 
-    def consultation(self, rows: list[Row]) -> Consultation:
+    def consultation(self, rows: list[Row], probed: Probe) -> Consultation:
         """The result, with what there is to know about it."""
         records = self._records()
+        paid = {**{record.key: record for record in records if record.key in probed.paid}, **self.paid}
         models = Counter(record.served_model for record in records)
         prints = Counter(record.system_fingerprint for record in records if record.system_fingerprint)
         failures = Counter(outcome.reason for outcome in self.outcomes.values() if isinstance(outcome, ApiFailure))
@@ -337,8 +373,8 @@ class _Talk:
             warnings.append(f"{self.damaged} damaged lines in {self.cache.folder} are passed over")
         return Consultation(
             rows=rows,
-            asked=usage_of(record for record in records if record.key not in self.paid_before),
-            from_cache=usage_of(record for record in records if record.key in self.paid_before),
+            asked=usage_of(paid.values()),
+            from_cache=usage_of(record for record in records if record.key not in paid),
             served_models=dict(sorted(models.items())),
             fingerprints=dict(sorted(prints.items())),
             failures=dict(sorted(failures.items())),

@@ -73,7 +73,7 @@ class Reply:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     failure: str | None = None
-    earlier: str = ""
+    earlier: str | None = None
 
 
 class JudgedBenchmark(Protocol):

@@ -104,7 +104,7 @@ def numbers_of(benchmark: str, sources: Sequence[Source], how: How) -> dict[str,
 
 
 def _alpaca_eval(sources: Sequence[Source], how: How) -> dict[str, ModelNumbers]:
-    from eva_hpc.benchmarks.alpaca_eval.annotated import is_baseline
+    from eva_hpc.benchmarks.alpaca_eval.annotated import is_baseline, second_judgments
     from eva_hpc.benchmarks.alpaca_eval.arms import LengthControl
     from eva_hpc.benchmarks.alpaca_eval.difficulty import read_difficulty
     from eva_hpc.benchmarks.alpaca_eval.length_control import read_gamed
@@ -119,7 +119,7 @@ def _alpaca_eval(sources: Sequence[Source], how: How) -> dict[str, ModelNumbers]
     for _, rows in sources:
         instructions = [str(row["instruction"]) for row in rows]
         kept, by, warnings = list(rows), how.difficulty_by, list[str]()
-        if by == "position" and len(set(instructions)) < len(instructions):
+        if by == "position" and second_judgments(rows):
             by = "instruction"
             warnings.append(
                 "questions are judged several times: difficulties by instruction, not by position as in published numbers"
@@ -199,7 +199,8 @@ def _arena_hard(sources: Sequence[Source], how: How) -> dict[str, ModelNumbers]:
 
 
 def _mt_bench(sources: Sequence[Source], how: How) -> dict[str, ModelNumbers]:
-    from eva_hpc.benchmarks.mt_bench.score import METRICS, score
+    from eva_hpc.benchmarks.mt_bench.basis import METRICS
+    from eva_hpc.benchmarks.mt_bench.score import score
 
     numbers = {}
     for source, rows in sources:
@@ -207,7 +208,7 @@ def _mt_bench(sources: Sequence[Source], how: How) -> dict[str, ModelNumbers]:
             metrics = {}
             for name in METRICS:
                 low, high = found.intervals[name] or (None, None)
-                metrics[name] = Number(found.numbers[name], low, high, found.refusal, found.per_question[name])
+                metrics[name] = Number(found.numbers[name], low, high, found.refusals.get(name), found.per_question[name])
             numbers[model] = ModelNumbers(model, found.judge, found.coverage.share, metrics, found.warnings)
     return numbers
 

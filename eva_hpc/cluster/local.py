@@ -23,11 +23,8 @@ from eva_hpc.cluster.worker import forked
 from eva_hpc.config.site import Site
 from eva_hpc.plan.jobs import task_resources
 from eva_hpc.plan.plan import Task
-from eva_hpc.stages.contract import SAVED
+from eva_hpc.stages.contract import GRACE_S, SAVED
 from eva_hpc.store.artifacts import Store
-
-GRACE_S = 30.0
-"""Seconds that a stage told to stop has for saving."""
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,15 @@
 |                                          | `retries`                             |                                     |
 | CUDA out of memory                       | micro-batch halved, once              | stop                                |
 | host out of memory                       | requeued with twice the memory, once  | submitted again with twice, once    |
+| a server outside does not answer         | again in the same job, after 1, 2, 5, | submitted again, within `retries`   |
+|                                          | 10, 10 and 10 minutes                 |                                     |
 | code or data, disk full                  | stop                                  | stop                                |
 | cancelled by the user                    | –                                     | stop                                |
 
 The budgets are those of one command: typing it again is the user's word that it is worth trying again.
+
+A task that stopped takes with it what reads from it. The other tasks of its job are gone on with, unless the cause is one that
+they would meet as well: the node, the disk, the time limit.
 """
 
 from __future__ import annotations
@@ -27,6 +32,11 @@ Event = Mapping[str, Any]
 
 MOST_WITHOUT_PROGRESS = 2
 """Attempts of a stage in a row that may end at the time limit without having saved anything new."""
+
+
+WAITS_MINUTES = (1, 2, 5, 10, 10, 10)
+"""Before a stage asks again, in the same job, what did not answer from outside. More than `retries`, which are for machines of
+ours: outages of servers take tens of minutes, and it costs nearly nothing to wait, because judging holds no GPU."""
 
 
 def since_launch(events: Sequence[Event]) -> list[Event]:
@@ -44,6 +54,13 @@ def retries_spent(events: Iterable[Event], task: str) -> int:
         and Cause(event["cause"]).is_chance
         for event in events
     )
+
+
+def wait_s(events: Iterable[Event], task: str, job: str) -> float | None:
+    """Seconds to wait before a job asks again what did not answer; None once it has waited often enough."""
+    tries = (event for event in events if event["event"] == "retried" and event["cause"] == Cause.UNAVAILABLE)
+    waited = sum((event["task"], event["job"]) == (task, job) for event in tries)
+    return 60.0 * WAITS_MINUTES[waited] if waited < len(WAITS_MINUTES) else None
 
 
 def tried_before(events: Iterable[Event], task: str, cause: Cause) -> bool:
@@ -68,12 +85,12 @@ def resubmit(cause: Cause, events: Sequence[Event], task: str, retries: int) -> 
     """Whether a task whose job ended without doing it, and without its driver having decided, is worth another job."""
     if cause.is_interruption:
         return True
+    same = [event for event in events if event["event"] == "decision" and task in event["tasks"] and event["cause"] == cause]
     if cause in (Cause.MISSING_INPUT, Cause.HELD):
         # What it reads is made again, at most as often as that itself is tried: never without end.
-        same = [
-            event for event in events if event["event"] == "decision" and task in event["tasks"] and event["cause"] == cause
-        ]
         return len(same) <= retries
+    if cause is Cause.UNAVAILABLE:
+        return len(same) < retries
     if cause is Cause.HOST_OOM:
         return not tried_before(events, task, cause)
     return cause.is_chance and retries_spent(events, task) < retries

@@ -10,6 +10,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from eva_hpc.cluster import queue, recovery
@@ -39,6 +40,17 @@ _LIMIT_S, _LIMIT_SELDOM_S = 5.0, 300.0
 _OTHERS_MAY_TAKE_S = 60.0
 _MOST_PARENTS = 50
 _NEVER = "DependencyNeverSatisfied"
+
+
+@dataclass(frozen=True)
+class _Undone:
+    """What a job left undone for one cause: the task that tells it, and others with it. `by_driver`: its driver said so."""
+
+    first: Task
+    tasks: list[Task]
+    cause: Cause
+    evidence: str
+    by_driver: bool
 
 
 class SlurmSweep:
@@ -199,7 +211,7 @@ class SlurmSweep:
         """
         never = [job for job, entry in self.active.items() if entry.reason == _NEVER]
         for job in never:
-            if not self._first_look and self._waits_for_what_is_given_up(self.jobs[job]):
+            if not self._first_look and self._is_hopeless(self.jobs[job]):
                 self.held |= dict.fromkeys(self.jobs[job].tasks)
                 for name in self.jobs[job].tasks:
                     if name in self.waiting:
@@ -215,12 +227,17 @@ class SlurmSweep:
             if self._first_look:
                 self._settled.add(job)
 
-    def _waits_for_what_is_given_up(self, job: SubmittedJob) -> bool:
-        ahead = [name for other in self.jobs.values() if other.token == job.canary for name in other.tasks]
-        return self._given_up(self.plan.by_id[name] for name in ahead) or self._parents_given_up(job)
+    def _is_hopeless(self, job: SubmittedJob) -> bool:
+        """Whether the canary of a job is given up, or each of its tasks waits for something that is."""
+        left = [self.waiting[name] for name in job.tasks if name in self.waiting]
+        return self._canary_given_up(job) or (bool(left) and all(self._cannot_be_done(task) for task in left))
 
-    def _parents_given_up(self, job: SubmittedJob) -> bool:
-        return any(self._given_up(self.plan.parents(self.plan.by_id[name])) for name in job.tasks)
+    def _cannot_be_done(self, task: Task) -> bool:
+        return self._given_up([task, *self.plan.parents(task)])
+
+    def _canary_given_up(self, job: SubmittedJob) -> bool:
+        ahead = [name for other in self.jobs.values() if other.token == job.canary for name in other.tasks]
+        return self._given_up(self.plan.by_id[name] for name in ahead)
 
     # ------------------------------------------------------------------------ what has ended
 
@@ -242,37 +259,71 @@ class SlurmSweep:
         self.books.add(job.id for job in ended)
         attempts = self.books.ask(self.jobs, self.told)
         since = recovery.since_launch(self.events)
-        decided = {event["job"]: event for event in since if event.get("decision") in ("resubmit", "stop")}
+        decided: dict[str, list[recovery.Event]] = defaultdict(list)
+        for event in since:
+            if event.get("decision") in ("resubmit", "stop"):
+                decided[event["job"]].append(event)
         missing = False
         for job in ended:
             undone_tasks = [self.waiting[task] for task in job.tasks if task in self.waiting]
             if undone_tasks and job.id not in decided:
                 missing = self._decide(job, undone_tasks, attempts.get(job.id, []), missing)
-            elif undone_tasks and decided[job.id]["decision"] == "stop":  # by another launcher
-                self._give_up(undone_tasks[0], undone_tasks, str(decided[job.id]["evidence"]), Cause(decided[job.id]["cause"]))
+            for event in decided[job.id]:  # by another launcher
+                tasks = [self.waiting[task] for task in event["tasks"] if task in self.waiting]
+                if tasks and event["decision"] == "stop":
+                    self._give_up(tasks[0], tasks, str(event["evidence"]), Cause(event["cause"]))
             self._settled.add(job.id)
             self._unseen.pop(job.id, None)
 
     def _decide(self, job: SubmittedJob, undone: list[Task], attempts: Sequence[queue.Attempt], looked: bool) -> bool:
         """Decide about a job; returns whether it was looked for what is missing, which is done once in a turn at most."""
+        for some in self._by_cause(job, undone, attempts):
+            looked = self._decide_about(job, some, attempts, looked)
+        return looked
+
+    def _by_cause(self, job: SubmittedJob, undone: list[Task], attempts: Sequence[queue.Attempt]) -> list[_Undone]:
+        """What a job left undone: each task that its driver says failed, with those that wait for it; and the rest."""
         begun = [index for index, event in enumerate(self.told[job.id]) if event["event"] == "begun"]
         latest = self.told[job.id][begun[-1] :] if begun else []
-        failures = [event for event in latest if event["event"] == "failed" and event["task"] in self.waiting]
-        first = self.waiting[failures[-1]["task"]] if failures else undone[0]
-        if failures:
-            cause, evidence = Cause(failures[-1]["cause"]), str(failures[-1]["reason"])
-        else:
-            cause, evidence = self._cause_without_driver(job, attempts)
+        failures = {event["task"]: event for event in latest if event["event"] == "failed" and event["task"] in self.waiting}
+        rest = {task.id: task for task in undone}
+        found = []
+        for number, (name, event) in enumerate(failures.items(), start=1):
+            cause = Cause(event["cause"])
+            # A driver that could not go on left all the rest for this cause.
+            gone_on = cause.is_of_the_task or number < len(failures)
+            below = self._below(name)
+            tasks = [rest.pop(one) for one in list(rest) if one in below or not gone_on]
+            if tasks:
+                found.append(_Undone(self.waiting[name], tasks, cause, str(event["reason"]), by_driver=True))
+        if rest:
+            tasks = [task for task in rest.values() if not self._cannot_be_done(task)] or list(rest.values())
+            found.append(_Undone(tasks[0], tasks, *self._cause_without_driver(job, attempts), by_driver=False))
+        return found
+
+    def _below(self, task: str) -> set[str]:
+        """A task and all that cannot be done without it."""
+        below: set[str] = set()
+        todo = [self.plan.by_id[task]]
+        while todo:
+            one = todo.pop()
+            if one.id not in below:
+                below.add(one.id)
+                todo += self.plan.children(one)
+        return below
+
+    def _decide_about(self, job: SubmittedJob, some: _Undone, attempts: Sequence[queue.Attempt], looked: bool) -> bool:
+        first, undone, cause, evidence = some.first, some.tasks, some.cause, some.evidence
         events = recovery.since_launch(self.events)
         again = recovery.resubmit(cause, events, first.id, self.site.slurm.retries)
-        # A driver has spent the budgets itself before it fails.
-        again = again and (not failures or cause is Cause.MISSING_INPUT)
+        # A driver has spent the budgets itself before it fails, but can only wait for what others do.
+        again = again and (not some.by_driver or cause in (Cause.MISSING_INPUT, Cause.UNAVAILABLE))
         fields: dict[str, Any] = {"change": {}}
         if cause is Cause.MISSING_INPUT and not looked:
             self._look_what_is_missing()
             looked = True
         if cause in (Cause.MISSING_INPUT, Cause.HELD):
-            again = again and not self._waits_for_what_is_given_up(job)
+            again = again and not (self._cannot_be_done(first) or self._canary_given_up(job))
         if cause is Cause.TIMEOUT:
             fields["mark"] = mark_of_progress(self.inventory.store.work(first.identity))
             again = again and not recovery.makes_no_progress(events, first.id, fields["mark"])
@@ -290,7 +341,7 @@ class SlurmSweep:
         return looked
 
     def _give_up(self, first: Task, undone: Iterable[Task], evidence: str, cause: Cause) -> None:
-        """A task failed for good, and with it what its job was to do after it."""
+        """A task failed for good, and with it others that its job was to do."""
         if not self._given_up([first, *self.plan.parents(first)]):
             self.board.failed(first, f"{evidence} [{cause.value}]")
             self.board.entries[first.id].log = log_path(self.results, first)

@@ -120,9 +120,11 @@ class Step:
                     alive = now if sign != before else alive
                     self.hung = self.hung or now - alive > 60 * self.site.engine.hang_minutes
                 if self.hung:
-                    # srun ends its step on TERM; killed at once it would leave the ranks running.
+                    # srun ends its step on TERM; killed at once it would leave the ranks running. A plain child may have
+                    # requests in flight that are paid for: it has the time that it has for saving.
                     told = told or now
-                    process.send_signal(signal.SIGTERM if now - told < _KILL_AFTER_S else signal.SIGKILL)
+                    patience = _KILL_AFTER_S if is_step else max(_KILL_AFTER_S, self.attempt.grace_s)
+                    process.send_signal(signal.SIGTERM if now - told < patience else signal.SIGKILL)
 
     def _said(self, start: int) -> str:
         with self.attempt.log.open("rb") as log:

@@ -326,6 +326,8 @@ class _Look:
         """What becomes of a failed task, and whether it is being tried again already."""
         task, owner = self.index.tasks[number], self.owner.get(number)
         if owner is not None and self.jobs.phase(owner) in (Phase.RUNNING, Phase.WAITING):
+            if owner == job and self._has_failed(task):
+                return f"job {owner} goes on with what does not need it; then the same command tries it again", False
             again = "is being tried again" if owner == job else f"is tried again by job {owner}"
             return f"{again} ({self.jobs.phase(owner).value})", True
         if number in self.alive_here:

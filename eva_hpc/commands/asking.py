@@ -219,8 +219,8 @@ def ask(
         raise ConfigError(problem)
     try:
         with _told_to_stop() as stop:
-            notes = probe(work.judging, items, server, cache, stop=stop)
-            for note in notes:
+            probed = probe(work.judging, items, server, cache, stop=stop, say=say)
+            for note in probed.notes:
                 say(f"note: {note}")
             with _bar() as progress:
                 consultation = consult(
@@ -230,8 +230,10 @@ def ask(
                     cache,
                     judge=judge.model,
                     repeats=judge.repeats,
+                    probed=probed,
                     progress=progress,
                     stop=stop,
+                    say=say,
                 )
     except (JudgeUnreachable, JudgeUnfit) as error:
         typer.echo(str(error), err=True)
@@ -239,7 +241,7 @@ def ask(
     except Interrupted:
         typer.echo(f"Interrupted. Every answer that arrived is in {folder}: the same command asks only for the rest.", err=True)
         raise typer.Exit(INTERRUPTED) from None
-    return Asked(before, notes, consultation)
+    return Asked(before, probed.notes, consultation)
 
 
 @contextmanager

@@ -76,14 +76,12 @@ class CompletionCache:
         writer: name of the file. No two live processes may have the same; by default host and process id.
 
     Attributes:
-        added: keys of the records that were added through this object.
         damaged: lines that the last :meth:`find` could not use. A process that dies while it writes leaves such a line.
     """
 
     def __init__(self, folder: Path, writer: str | None = None) -> None:
         self.folder = folder
         self.path = folder / f"{writer or f'{socket.gethostname()}-{os.getpid()}'}.jsonl"
-        self.added: set[str] = set()
         self.damaged = 0
 
     def find(self, keys: Collection[str]) -> dict[str, Record]:
@@ -127,7 +125,6 @@ class CompletionCache:
             while line:
                 line = line[file.write(line) :]
             os.fsync(file.fileno())
-        self.added.add(record.key)
         if new:
             sync(self.folder)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ _UNSUPPORTED = re.compile(
     r"unsupported|unrecogni[sz]ed|unknown|unexpected|(?:not|n't) (?:be )?(?:support|permit|allow)|greater than max", re.I
 )
 _POLL_S = 0.1
+_TELL_AGAIN_S = 60.0
 _TOLD = "told to stop; every answer that arrived is kept"
 
 
@@ -166,6 +168,8 @@ async def chat(
     concurrency: int,
     retry: RetryPolicy = RetryPolicy(),
     stop: Callable[[], bool] = lambda: False,
+    say: Callable[[str], None] = lambda line: None,
+    proven: bool = False,
 ) -> None:
     """Hand the outcome of every request to `received(index, outcome)`, one at a time, as they arrive.
 
@@ -173,7 +177,8 @@ async def chat(
     At most `concurrency` requests are open at once; each keeps its place until `received` has returned. So a process that is
     killed loses at most `concurrency` answers. A completion may have no text. As soon as `stop()` says so, or the server turns
     out to be no use, or `received` raises, no more requests are sent; those in flight are awaited, after `stop()` for
-    `retry.drain_s` at most.
+    `retry.drain_s` at most. `say` is told of attempts that failed, once a minute at most. `proven` says that the server has
+    answered requests like these before: then 403, which may mean the key or a single prompt, is about one request.
 
     Raises:
         Interrupted: `stop()` said so before all was received.
@@ -195,7 +200,7 @@ async def chat(
         limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
     )
     async with client:
-        await _Batch(client, model, api_key, requests, received, retry, stop).run(concurrency)
+        await _Batch(client, model, api_key, requests, received, retry, stop, say, proven).run(concurrency)
 
 
 class _FailedError(Exception):
@@ -237,6 +242,8 @@ class _Batch:
         received: Callable[[int, Completion | ApiFailure], None],
         retry: RetryPolicy,
         stop: Callable[[], bool],
+        say: Callable[[str], None],
+        proven: bool,
     ) -> None:
         self.client = client
         self.model = model
@@ -246,9 +253,11 @@ class _Batch:
         self.received = received
         self.retry = retry
         self.stop = stop
+        self.say = say
+        self.proven = proven
+        self.told = -_TELL_AGAIN_S
         self.ended = asyncio.Event()
         self.why: Exception | None = None
-        self.answered = 0
         self.lost_in_a_row = 0
 
     async def run(self, concurrency: int) -> None:
@@ -309,7 +318,7 @@ class _Batch:
 
     def count(self, outcome: Completion | ApiFailure) -> None:
         if not isinstance(outcome, ApiFailure):
-            self.answered += 1
+            self.proven = True
         if not (isinstance(outcome, ApiFailure) and outcome.transient):
             self.lost_in_a_row = 0
             return
@@ -337,17 +346,32 @@ class _Batch:
             wait=wait,
             retry=retry_if_exception(lambda error: isinstance(error, _FailedError) and error.transient),
             sleep=self.nap,
+            before_sleep=self.tell,
             reraise=True,
         )
         try:
             return await attempts(self.attempt, request)
         except _FailedError as error:
-            detail = " ".join(error.detail.split())
-            detail = (detail.replace(self.api_key, "[key]") if self.api_key else detail)[:300]
-            failure = ApiFailure(error.reason, detail, error.transient)
+            failure = self.failure(error)
             if error.about_all:
                 raise ServerRefuses(failure) from None
             return failure
+
+    def tell(self, state: RetryCallState) -> None:
+        """A line on an attempt that failed, so that whoever watches sees that it is waited for, and for what."""
+        error = state.outcome.exception() if state.outcome else None
+        now = time.monotonic()
+        if isinstance(error, _FailedError) and now - self.told >= _TELL_AGAIN_S:
+            self.told = now
+            failure = self.failure(error)
+            attempt = f"attempt {state.attempt_number} of {self.retry.attempts} at a request failed"
+            self.say(f"{attempt}, trying again: {failure.reason}: {failure.detail}")
+
+    def failure(self, error: _FailedError) -> ApiFailure:
+        """For people: on one line, not too long, without the key."""
+        detail = " ".join(error.detail.split())
+        detail = (detail.replace(self.api_key, "[key]") if self.api_key else detail)[:300]
+        return ApiFailure(error.reason, detail, error.transient)
 
     async def attempt(self, request: ChatRequest) -> Completion:
         """One request.
@@ -366,8 +390,8 @@ class _Batch:
         except httpx.HTTPError as error:
             raise _FailedError("connection", f"{type(error).__name__}: {error}", transient=True) from error
         if response.status_code != 200:
-            raise _refusal(response.status_code, response, request, proven=self.answered > 0)
-        return _completion(response, request, proven=self.answered > 0)
+            raise _refusal(response.status_code, response, request, proven=self.proven)
+        return _completion(response, request, proven=self.proven)
 
 
 def _refusal(status: int, response: httpx.Response, request: ChatRequest, *, proven: bool) -> _FailedError:

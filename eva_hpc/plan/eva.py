@@ -199,14 +199,25 @@ class _Run:
         )
         temperatures = benchmark.temperatures if isinstance(benchmark, MtBench) else {}
         answers = Node(
-            answer.Spec(generation=decoding, samples=1, greedy=False, seed=self.seed, temperatures=temperatures),
+            answer.Spec(
+                generation=decoding,
+                samples=1,
+                greedy=False,
+                seed=self.seed,
+                temperatures=temperatures,
+                strip=isinstance(benchmark, MtBench),  # as FastChat does
+            ),
             "evaluation",
             {"policy": final, "questions": asked},
         )
         alpaca = benchmark if isinstance(benchmark, AlpacaEval) else AlpacaEval()
         judgments = Node(
             ask_judge.Spec(
-                judge=judge, both_orders=alpaca.both_orders, labels=alpaca.labels, **about("questions", *JUDGED_WITH)
+                judge=judge,
+                both_orders=alpaca.both_orders,
+                labels=alpaca.labels,
+                least_answered=benchmark.min_coverage,
+                **about("questions", *JUDGED_WITH),
             ),
             "evaluation",
             {"questions": asked, "answers": answers},

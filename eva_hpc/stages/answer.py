@@ -22,7 +22,8 @@ from eva_hpc.store.seeds import derive_seed
 
 
 class Spec(StageSpec):
-    """Decoding, and how many answers. `temperatures` are those of categories with one of their own."""
+    """Decoding, and how many answers. `temperatures` are those of categories with one of their own. With `strip` answers lose
+    the white space around them before anything reads them, the next turn included."""
 
     stage: ClassVar[str] = "answer"
     generation: Generation
@@ -30,11 +31,12 @@ class Spec(StageSpec):
     greedy: bool
     seed: int
     temperatures: dict[str, float] = Field(default_factory=dict)
+    strip: bool = False
 
     def parameters(self) -> dict[str, Any]:
-        """Without temperatures the key is the same as before there were any."""
-        parameters = super().parameters()
-        return parameters if self.temperatures else {name: parameters[name] for name in parameters if name != "temperatures"}
+        """What is at its default is left out: the key is the same as before it could be set."""
+        kept = {"temperatures": bool(self.temperatures), "strip": self.strip}
+        return {name: value for name, value in super().parameters().items() if kept.get(name, True)}
 
     @property
     def parallel(self) -> Parallel:
@@ -58,10 +60,10 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
 
         def answer(piece: Sequence[Question]) -> list[Answers]:
             engine = lazy.get()
-            sampled = _dialogues(engine, piece, sampling, spec.seed, spec.samples)
+            sampled = _dialogues(engine, piece, sampling, spec, spec.samples)
             greedy = None
             if spec.greedy:
-                greedy = _dialogues(engine, piece, greedily, spec.seed, 1)
+                greedy = _dialogues(engine, piece, greedily, spec, 1)
             return [
                 Answers(question_id=question["id"], greedy=greedy[i][0] if greedy else None, samples=sampled[i])
                 for i, question in enumerate(piece)
@@ -79,7 +81,7 @@ def finish(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
 
 
 def _dialogues(
-    engine: Engine, questions: Sequence[Question], sampling: Callable[[Question], Sampling], seed: int, samples: int
+    engine: Engine, questions: Sequence[Question], sampling: Callable[[Question], Sampling], spec: Spec, samples: int
 ) -> list[list[list[Turn]]]:
     """Turns of `samples` answers per question; each later turn sees that sample's own earlier answers.
 
@@ -94,15 +96,14 @@ def _dialogues(
                 if len(tokens) >= engine.longest or (turn and answers[i][j][-1]["finish"] == "no room"):
                     answers[i][j].append(Turn(text="", finish="no room", prompt_sha256=_sha256(tokens)))
                 else:
-                    request = Request(tokens, (derive_seed(seed, "answer", question["id"], turn, j),))
+                    request = Request(tokens, (derive_seed(spec.seed, "answer", question["id"], turn, j),))
                     asked.setdefault(sampling(question), []).append((i, j, request))
         for how, requests in asked.items():
             responses = engine.generate([request for _, _, request in requests], how)
             for (i, j, request), (response,) in zip(requests, responses, strict=True):
-                turns = answers[i][j]
-                turns.append(
-                    Turn(text=response["text"], finish=response["finish"], prompt_sha256=_sha256(request.prompt_tokens))
-                )
+                text = response["text"].strip() if spec.strip else response["text"]
+                prompt = _sha256(request.prompt_tokens)
+                answers[i][j].append(Turn(text=text, finish=response["finish"], prompt_sha256=prompt))
     return answers
 
 

@@ -32,13 +32,30 @@ Inputs = Mapping[str, Path]
 SAVED = 75
 """Exit code of a process that was told to stop, has saved its work and can go on when started again (EX_TEMPFAIL)."""
 
-# Where something lies, how fast it is asked for and what it costs change no result: fingerprints of the content stand for
-# locations.
-NOT_IN_KEYS = {"path", "files", "concurrency", "api_key_env", "base_url", "attempts", "timeout_s", "price"}
+GRACE_S = 30.0
+"""Seconds that a stage which is told to stop has for saving, where the site gives no other time."""
+
+# Where something lies, how fast it is asked for, what it costs and how much of it may be missing change no result: fingerprints
+# of the content stand for locations.
+NOT_IN_KEYS = {
+    "path",
+    "files",
+    "concurrency",
+    "api_key_env",
+    "base_url",
+    "attempts",
+    "timeout_s",
+    "price",
+    "least_answered",
+}
 
 
 class StageFailed(Exception):
     """The stage cannot give a result, for a reason the user can act on; the message says which."""
+
+
+class StageUnavailable(Exception):
+    """Something outside, e.g. a judge's server, does not answer now; what was done is kept, and it may be tried again."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +94,10 @@ def _without_locations(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage may know of where it runs. Nothing here may change its result, beyond float rounding."""
+    """What a stage may know of where it runs. Nothing here may change its result, beyond float rounding.
+
+    `grace_s` is how many seconds it has to save and leave once `stop()` says so.
+    """
 
     rank: int
     world_size: int
@@ -89,6 +109,7 @@ class Context:
     store: Store
     progress: Callable[[int, int], None]
     stop: Callable[[], bool]
+    grace_s: float = GRACE_S
 
     def check_stop(self) -> None:
         """Leave, if the stage was told to.

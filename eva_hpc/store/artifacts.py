@@ -124,6 +124,13 @@ class Store:
             grave.unlink(missing_ok=True)
         return self.claim(identity, owner)
 
+    def release(self, identity: Identity, owner: str) -> None:
+        """Give back the owner's claim, without an artifact, so that others need not wait for its end."""
+        path = self.work(identity) / CLAIM
+        with suppress(FileNotFoundError):
+            if path.read_text() == owner:
+                path.unlink()
+
     def find(self, identity: Identity) -> Artifact | None:
         """A committed artifact that is, or contains, the one asked for; the smallest such.
 

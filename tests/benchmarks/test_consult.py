@@ -6,12 +6,13 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from eva_hpc.benchmarks.consult import Consultation, JudgeServer, JudgeUnfit, JudgeUnreachable, Usage, consult, probe
+from eva_hpc.benchmarks.consult import Consultation, JudgeServer, JudgeUnfit, JudgeUnreachable, Probe, Usage, consult, probe
 from eva_hpc.benchmarks.judged import JudgedBenchmark, JudgedQuestion, ModelAnswer
 from eva_hpc.benchmarks.registry import JUDGED
 from eva_hpc.config.errors import ConfigError
@@ -280,11 +281,76 @@ def test_progress_ends_with_all(judge):
     assert sorted(seen) == seen
 
 
+def test_one_prompt_that_is_refused_does_not_end_a_resumed_consultation(server, judge):
+    server.rule = always(Sends(403, b"moderated"), "turn 2 of q1:")
+    first = judge(3, concurrency=1)
+    again = judge(3, concurrency=1)
+    assert (
+        [row["status"] for row in again.rows]
+        == [row["status"] for row in first.rows]
+        == ["judged"] * 3 + ["failed"] + ["judged"] * 2
+    )
+    assert server.paid.total() == 5
+
+
+class Other:
+    """Another process that asks the same, through the same folder."""
+
+    def __init__(self, server: judge_module.JudgeServer, folder: Path, count: int) -> None:
+        self.server, self.cache, self.count = server, CompletionCache(folder, writer="other"), count
+        self.result: Consultation | None = None
+
+    def ask(self) -> None:
+        """Returns when all is asked; a thread of its own, because it is called from within the first process's loop."""
+        thread = threading.Thread(target=self._ask)
+        thread.start()
+        thread.join()
+
+    def _ask(self) -> None:
+        self.result = consult(YesNo(), items(self.count), judge_at(self.server.url, 1), self.cache, judge="j")
+
+
+def test_what_another_process_asks_meanwhile_is_not_paid_again(server, cache):
+    other = Other(server, cache.folder, 100)
+    to = judge_at(server.url, 1, retry=RetryPolicy(give_up_after=5))  # slices of ten
+    asked = 0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 4:
+            other.ask()
+
+    result = consult(YesNo(), items(100), to, cache, judge="j", progress=progress)
+    assert other.result is not None
+    assert result.rows == other.result.rows
+    assert (result.asked.calls, other.result.asked.calls) == (10, 197)
+    assert len(server.paid) == 200
+    assert server.paid.total() == 207
+
+
+def test_of_two_answers_to_one_request_all_use_the_first(server, cache):
+    """The judge says something else each time: both processes, and every rerun, must have the same rows."""
+    server.rule = lambda call: Says(f"[[A]] {call.number}")
+    other = Other(server, cache.folder, 5)
+
+    def progress(done: int, total: int) -> None:
+        if done == 2 and other.result is None:
+            other.ask()
+
+    result = consult(YesNo(), items(5), judge_at(server.url, 1), cache, judge="j", progress=progress)
+    assert other.result is not None
+    assert result.rows == other.result.rows
+    assert result.asked.calls == 10, "what was paid for twice is counted as paid"
+    again = consult(YesNo(), items(5), judge_at(server.url), cache, judge="j")
+    assert (again.rows, again.asked) == (result.rows, Usage())
+
+
 # ---------------------------------------------------------------------------- the probe
 
 
 def test_the_probe_asks_five_real_requests_from_all_over_and_they_are_not_paid_again(server, judge, cache):
-    assert probe(YesNo(), items(50), judge_at(server.url), cache) == []
+    assert probe(YesNo(), items(50), judge_at(server.url), cache).notes == []
     assert sorted(call.prompt.split(":")[0] for call in server.calls) == [
         "turn 1 of q0",
         "turn 1 of q20",
@@ -294,6 +360,17 @@ def test_the_probe_asks_five_real_requests_from_all_over_and_they_are_not_paid_a
     ]
     judge(50)
     assert set(server.paid.values()) == {1}
+
+
+def test_what_the_probe_paid_for_counts_as_asked_now_and_only_once(server, cache):
+    to = judge_at(server.url)
+    probed = probe(YesNo(), items(10), to, cache)
+    assert len(probed.paid) == 5
+    result = consult(YesNo(), items(10), to, cache, judge="j", probed=probed)
+    assert (result.asked.calls, result.from_cache.calls) == (20, 0)
+    assert probe(YesNo(), items(10), to, cache) == Probe()
+    again = consult(YesNo(), items(10), to, cache, judge="j", probed=Probe())
+    assert (again.asked, again.from_cache) == (Usage(), result.asked)
 
 
 def test_a_judge_without_labels_is_unfit_before_the_rest_is_spent(server, cache):
@@ -312,16 +389,16 @@ def test_a_judge_that_refuses_most_is_unfit_and_says_why(server, cache):
 
 def test_one_bad_reply_in_a_probe_and_another_name_are_worth_a_line(server, cache):
     server.rule = lambda call: Says("hm" if "of q20:" in str(call.body) else "[[A]]", model="judge-1-0613")
-    assert probe(YesNo(), items(50), judge_at(server.url), cache) == [
+    assert probe(YesNo(), items(50), judge_at(server.url), cache).notes == [
         "in a first try 1 of 5 replies cannot be used: no label",
         "asked for the model judge-1, the server names judge-1-0613",
     ]
 
 
 def test_a_probe_of_a_few_items_or_of_none_works(server, cache):
-    assert probe(YesNo(), items(2), judge_at(server.url), cache) == []
+    assert probe(YesNo(), items(2), judge_at(server.url), cache).notes == []
     assert len(server.calls) == 2
-    assert probe(YesNo(), [], judge_at(server.url), cache) == []
+    assert probe(YesNo(), [], judge_at(server.url), cache) == Probe()
 
 
 def test_a_probe_of_a_server_that_is_down_is_no_verdict_on_the_judge(server, cache):
@@ -378,7 +455,7 @@ def test_the_real_benchmarks_are_judged_and_a_rerun_is_free(server, cache, share
     benchmark, pairs = real(kind, shared_data)
     server.rule = official_judge
     to = judge_at(server.url)
-    assert probe(benchmark, pairs, to, cache) == []
+    assert probe(benchmark, pairs, to, cache).notes == []
     first = consult(benchmark, pairs, to, cache, judge="judge-1")
     assert {row["status"] for row in first.rows} == {"judged"}
     assert len(first.rows) == (40 if kind == "mt_bench" else 20)

@@ -73,7 +73,7 @@ def test_a_vllm_server_judges_and_is_not_asked_twice(judge: tuple[str, str], tmp
     server = JudgeServer(model, url, KEY, parameters={"top_logprobs": ALL_TOKENS})
     cache = CompletionCache(tmp_path / "cache")
 
-    assert probe(benchmark, asked, server, cache) == []
+    assert probe(benchmark, asked, server, cache).notes == []
     first = consult(benchmark, asked, server, cache, judge="tiny")
     again = consult(benchmark, asked, server, cache, judge="tiny")
 

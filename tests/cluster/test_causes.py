@@ -9,6 +9,7 @@ import pytest
 from eva_hpc.cluster.causes import Cause, cause_of_exception, cause_of_log, cause_of_state
 from eva_hpc.cluster.failure import first_failure, forget_failures, record_failure
 from eva_hpc.cluster.queue import Attempt
+from eva_hpc.stages.contract import StageFailed, StageUnavailable
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,10 @@ from eva_hpc.cluster.queue import Attempt
         ("RuntimeError", "[../gloo/transport/tcp/pair.cc:598] Connection closed by peer [127.0.1.1]:4711", Cause.PEER_LOST),
         ("DistBackendError", "NCCL error in: ProcessGroupNCCL.cpp, remote process exited", Cause.PEER_LOST),
         ("StageFailed", "the server says: Connection refused", Cause.CODE_OR_DATA),
+        ("StageFailed", "the judge refuses: HTTP 400: CUDA out of memory", Cause.CODE_OR_DATA),
+        ("StageFailed", "the judge refuses: HTTP 507: No space left on device", Cause.CODE_OR_DATA),
+        ("StageUnavailable", "the judge is gone: HTTP 500: CUDA out of memory", Cause.UNAVAILABLE),
+        ("StageUnavailable", "the judge is gone: connection: Connection refused", Cause.UNAVAILABLE),
         ("KeyError", "'no such column'", Cause.CODE_OR_DATA),
         ("MissingInput", "train needs pair/5f0c, which is not there", Cause.MISSING_INPUT),
     ],
@@ -82,6 +87,12 @@ def test_where_the_driver_left_no_word_slurms_state_tells(
     assert cause_of_state(Attempt(state, (1, 0), derived, reason, None, None, 0, {}, "node1")) is cause
 
 
+@pytest.mark.parametrize("cause", Cause)
+def test_only_a_task_s_own_failure_spares_the_others_of_its_job(cause: Cause) -> None:
+    own = (Cause.CODE_OR_DATA, Cause.CUDA_OOM, Cause.MISSING_INPUT, Cause.UNAVAILABLE)
+    assert cause.is_of_the_task is (cause in own)
+
+
 def raised(error: Exception) -> Exception:
     try:
         raise error
@@ -97,6 +108,14 @@ def test_a_lost_partner_never_hides_the_failure_that_explains_it(tmp_path: Path)
     assert failure.reason.startswith("ValueError: no pair to train on")
     forget_failures(tmp_path)
     assert first_failure(tmp_path) is None
+
+
+@pytest.mark.parametrize("error", [StageFailed("no pair"), StageUnavailable("the judge is gone")])
+def test_what_a_stage_says_of_itself_needs_no_type_and_no_line(tmp_path: Path, error: Exception) -> None:
+    record_failure(tmp_path, 0, raised(error))
+    failure = first_failure(tmp_path)
+    assert failure is not None
+    assert failure.reason == str(error)
 
 
 def test_a_failure_names_the_line_of_ours_that_it_came_through(tmp_path: Path) -> None:

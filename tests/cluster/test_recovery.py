@@ -46,6 +46,23 @@ def test_what_would_happen_again_stops_at_once(cause: str) -> None:
     assert not recovery.resubmit(Cause(cause), [], TASK, retries=9)
 
 
+def test_what_did_not_answer_is_asked_again_by_its_job_after_ever_longer_waits() -> None:
+    waited: list[float] = []
+    events: list[dict[str, Any]] = [{**retried("killed"), "job": "7"}]
+    while (wait := recovery.wait_s(events, TASK, "7")) is not None:
+        waited.append(wait / 60)
+        events.append({**retried("unavailable"), "job": "7"})
+    assert waited == [1, 2, 5, 10, 10, 10]
+    assert recovery.wait_s(events, TASK, "8") == recovery.wait_s(events, "train/other", "7") == 60
+    assert recovery.retries_spent(events, TASK) == 1, "it takes nothing from the budget for failures of machines"
+
+
+def test_then_it_is_submitted_again_within_the_retries() -> None:
+    assert recovery.resubmit(Cause.UNAVAILABLE, [{**retried("unavailable"), "job": "7"}] * 6, TASK, retries=1)
+    assert not recovery.resubmit(Cause.UNAVAILABLE, [resubmitted("unavailable")], TASK, retries=1)
+    assert not recovery.resubmit(Cause.UNAVAILABLE, [], TASK, retries=0)
+
+
 def test_more_memory_is_given_once() -> None:
     assert recovery.resubmit(Cause.HOST_OOM, [], TASK, retries=0)
     assert not recovery.resubmit(Cause.HOST_OOM, [retried("host_oom")], TASK, retries=9)

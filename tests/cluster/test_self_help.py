@@ -65,7 +65,8 @@ def test_a_mistake_costs_one_run_and_the_others_are_held_until_it_is_mended(devc
 
     assert result.returncode == 1, explain(result, tmp_path)
     assert "KeyError: 'no such column'" in result.stdout
-    assert [event["cause"] for event in events(tmp_path, "failed")] == ["code_or_data", "missing_input"], "and the first run"
+    failed = {event["task"]: event["cause"] for event in events(tmp_path, "failed")}
+    assert list(failed.values()) == ["code_or_data", "missing_input"], "and the first run"
     assert "are held in Slurm's queue" in result.stdout
     waiting = [job.id for job in Ledger(results_of(tmp_path)).jobs().values() if job.canary]
     assert len(waiting) == 2
@@ -78,6 +79,18 @@ def test_a_mistake_costs_one_run_and_the_others_are_held_until_it_is_mended(devc
     assert queue.squeue(waiting) == {}
     tasks = [event["task"] for event in events(tmp_path, "done")]
     assert len(tasks) == len(set(tasks))
+
+
+def test_a_benchmark_that_fails_takes_no_other_with_it(devcluster: Cluster, tmp_path: Path) -> None:
+    fault = {"stage": "judge", "kind": "mistake", "once": str(tmp_path / "happened")}
+    other = ("recipe.benchmarks.other.kind=lab", "recipe.benchmarks.other.prompts=3", "recipe.rounds=1")
+    two = [word for value in other for word in ("--set", value)]
+    result = sweep(*ONE_RUN, *two, "--site", site_file(tmp_path, fault=fault, **ONE_PROCESS), timeout=300)
+
+    assert result.returncode == 1, explain(result, tmp_path)
+    assert len({event["task"] for event in events(tmp_path, "failed")}) == 1
+    assert [event["task"].partition("/")[0] for event in events(tmp_path, "done")].count("evaluate") == 1
+    assert len(events(tmp_path, "submitted")) == 1, "nothing is left that could be done"
 
 
 def test_a_stage_without_a_sign_of_life_is_ended_and_tried_again(devcluster: Cluster, tmp_path: Path) -> None:

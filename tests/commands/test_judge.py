@@ -26,6 +26,8 @@ from tests.benchmarks import made_up
 from tests.benchmarks.arena_hard import made_up as arena_files
 from tests.benchmarks.judge_server import JudgeServer, Says, Sends, running_judge
 
+pytestmark = pytest.mark.slow  # real servers, real processes
+
 ROOT = Path(__file__).parents[2]
 APP = typer.Typer()
 APP.command()(command)

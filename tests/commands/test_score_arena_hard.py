@@ -58,7 +58,7 @@ def test_a_real_sample_is_refused_for_the_whole_question_file_unless_forced():
     assert result.exit_code == 1
     found = json.loads(result.stdout)
     assert (found["win_rate"], found["coverage"]) == (None, 0.082)
-    assert found["reason"].startswith("only 41 of 500 questions have a judgment: 8.2%, below 95%")
+    assert found["reason"].startswith("only 82 of 1000 games have a judgment: 8.2%, below 95%")
 
     forced = run(*arguments, "--force")
     assert forced.exit_code == 0
@@ -111,6 +111,15 @@ def test_v2_has_its_categories(tmp_path):
         == "creative_writing"
     )
     assert len(run("--judgments", file).stdout.splitlines()) == 6
+
+
+def test_own_categories_are_shown_with_what_they_are_together(tmp_path):
+    rows = [v2_row(f"{c}{i}", ["A>B", "A=B"], category=c, baseline="b") for c in ("law", "tax") for i in range(3)]
+    file = write(tmp_path / "j.jsonl", rows)
+    found = json.loads(run("--judgments", file, "--json").stdout)
+    assert (found["category"], found["n"], set(found["categories"])) == ("all categories", 6, {"law", "tax"})
+    told = run("--judgments", file).stdout
+    assert [line.split()[1] for line in told.splitlines()[2:5]] == ["all", "law", "tax"]
 
 
 def test_style_control_with_answers_that_have_their_style(judged, tmp_path):

@@ -16,6 +16,8 @@ from eva_hpc.commands.score.calibrate import calibrate
 from tests.benchmarks import made_up
 from tests.benchmarks.judge_server import JudgeServer, running_judge
 
+pytestmark = pytest.mark.slow  # seconds of arithmetic on real data
+
 SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 needs_shared_data = pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="needs the folder shared/data beside the checkout")
 ALPACA = SHARED_DATA / "alpaca_eval"

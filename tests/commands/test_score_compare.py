@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 
 from eva_hpc.commands.score.compare import compare
 
+pytestmark = pytest.mark.slow  # seconds of arithmetic on real data
+
 APP = typer.Typer()
 APP.command()(compare)
 

@@ -69,7 +69,7 @@ def test_numbers_of_a_file_that_mostly_failed_are_refused_unless_forced(real):
     told = run("--judgments", file)
     assert told.exit_code == 1
     assert f"granite-7b-lab: no number: {found['reason']}" in told.stdout
-    for option in (("--force",), ("--min-coverage", 0.2)):
+    for option in (("--force",), ("--min-coverage", 0.03)):
         forced = run("--judgments", file, "--json", *option)
         assert forced.exit_code == 0
         found = json.loads(forced.stdout)["granite-7b-lab"]
@@ -103,6 +103,19 @@ def test_the_table_has_a_line_for_each_model_and_names_the_judge(judgments):
     ]
     assert two.split()[-4:] == ["5", "0", "1", "judge"]
     assert "two: warning: 1 judgments of turns that were judged before: all count, as in the official script" in notes
+
+
+def test_a_turn_that_lacks_judgments_is_refused_alone(judgments):
+    rows = [row(name, turn, -1 if (name, turn) == ("a", 2) else 5) for name in "abcdefghij" for turn in (1, 2)]
+    file = judgments(*rows)
+    result = run("--judgments", file, "--json")
+    found = json.loads(result.stdout)["m"]
+    assert result.exit_code == 1
+    assert (found["turn_1"], found["turn_2"], found["average"], found["coverage"]) == (5, None, 5, 0.95)
+    assert found["reason"] == "only 9 of 10 second turns have a judgment: 90.0%, below 95% (1 no rating)"
+    told = run("--judgments", file).stdout
+    assert f"m: no number: {found['reason']}" in told
+    assert "95.0% (100.0%, 90.0%)" in told
 
 
 def test_reparse_and_dedupe_change_the_numbers(judgments):

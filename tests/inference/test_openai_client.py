@@ -380,6 +380,35 @@ def test_a_refusal_of_one_request_among_good_ones_stops_no_other(judge: JudgeSer
     assert len(judge.calls) == 9
 
 
+def test_where_the_server_has_answered_before_403_is_about_one_request(judge: JudgeServer) -> None:
+    judge.rule = lambda call: Sends(403, b"flagged by moderation") if call.number == 1 else Says("Hi")
+    outcomes: dict[int, Completion | ApiFailure] = {}
+    requests = [ChatRequest([{"role": "user", "content": f"request {i}"}], {}) for i in range(3)]
+    asyncio.run(chat(judge.url, "judge-1", None, requests, outcomes.__setitem__, concurrency=1, proven=True))
+    assert [isinstance(outcomes[index], ApiFailure) for index in range(3)] == [True, False, False]
+
+
+def test_attempts_that_failed_are_told_once_a_minute_without_the_key(
+    judge: JudgeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge.rule = lambda call: Sends(500, f"no room for {KEY}".encode()) if call.attempt < 3 else Says("Hi")
+    requests = [ChatRequest([{"role": "user", "content": f"request {i}"}], {}) for i in range(4)]
+
+    def told() -> list[str]:
+        lines: list[str] = []
+        call = chat(
+            judge.url, "judge-1", KEY, requests, lambda *_: None, concurrency=2, retry=QUICK, say=lines.append
+        )  # fmt: skip
+        asyncio.run(call)
+        return lines
+
+    line = "attempt {} of 3 at a request failed, trying again: server_error: HTTP 500: no room for [key]"
+    assert told() == [line.format(1)]
+    judge.asked.clear()
+    monkeypatch.setattr("eva_hpc.inference.openai_client._TELL_AGAIN_S", 0.0)
+    assert sorted(told()) == [line.format(1)] * 4 + [line.format(2)] * 4
+
+
 def test_a_first_request_with_too_long_a_prompt_does_not_condemn_the_settings(judge: JudgeServer) -> None:
     judge.rule = lambda call: Sends(400, b"max_tokens=5 is too large: maximum context length is 10 tokens")
     (outcome,) = talk(judge, 1, {"max_tokens": 5}).values()

@@ -39,6 +39,15 @@ def test_a_dead_owners_claim_is_taken_over_by_one(tmp_path: Path) -> None:
     assert store.take_over(IDENTITY, "slurm 1", "slurm 3") == "slurm 2", "the new claim is not the dead one"
 
 
+def test_a_claim_that_is_given_back_is_the_next_ones_and_only_its_owner_can(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.claim(IDENTITY, "slurm 1")
+    store.release(IDENTITY, "slurm 2")
+    assert store.claim(IDENTITY, "slurm 2") == "slurm 1"
+    store.release(IDENTITY, "slurm 1")
+    assert store.claim(IDENTITY, "slurm 2") is None
+
+
 def test_a_claim_is_no_part_of_the_artifact_and_goes_with_the_commit(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.claim(IDENTITY, "slurm 1")

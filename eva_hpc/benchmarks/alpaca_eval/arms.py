@@ -79,7 +79,7 @@ def joined(rows: Sequence[Row], preferences: Sequence[float], control: LengthCon
     known = sorted((place, number) for number, place in enumerate(places) if place is not None)
     difficulties = np.array([control.difficulties[place] for place, _ in known])
     kept = [number for _, number in known]
-    if any(rows[number].get("annotator") not in (None, annotated.OFFICIAL_JUDGE) for number in kept):
+    if any(rows[number].get("annotator") not in {None, *annotated.OFFICIAL_JUDGES} for number in kept):
         warnings.append("the length-controlled fit is regularised by gamed rows of the official judge, not of this one")
     fitted = Rows(
         length_differences=np.array([_length_difference(rows[number]) for number in kept]),
@@ -112,8 +112,9 @@ def length_controlled_arm(rows: Sequence[Row], control: LengthControl) -> Arm:
     Raises:
         ConfigError: no row, or too few, can be used.
     """
-    known, _ = joined(rows, [stored(row["preference"]) for row in rows], control)
-    if lacking := refusal_of(known, len(rows), 0.0):
+    averaged, preferences = annotated.repeats_averaged(rows, [stored(row["preference"]) for row in rows])
+    known, _ = joined(averaged, preferences, control)
+    if lacking := refusal_of(known, len(averaged), 0.0):
         raise ConfigError(lacking)
     return arm_of(known, control)
 

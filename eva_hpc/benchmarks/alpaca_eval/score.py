@@ -72,7 +72,9 @@ def score(
 ) -> Score:
     """Score official annotations of one model.
 
-    Several rows about a question, repeats of the judge or duplicates, all count, as officially; intervals resample questions.
+    Repeats of the judge are averaged question by question first, so that the rest is as for one judgment of each; only the
+    coverage is of single judgments. Other rows about a question that an earlier row is about all count, as officially.
+    Intervals resample questions.
 
     Args:
         rows: as :func:`annotated.read_annotations` gives them.
@@ -100,6 +102,7 @@ def score(
         warnings.append(refusal)
         refusal = None
 
+    rows, preferences = annotated.repeats_averaged(rows, preferences)
     overall = win_rate(preferences)
     lengths = outputs if outputs is not None else {row["instruction"]: row.get("output_2") for row in rows}
     facts |= {"n": overall.n, "avg_length": average_length([output for output in lengths.values() if output is not None])}
@@ -153,9 +156,11 @@ def _coverage(
     questions: Sequence[str] | None,
 ) -> Coverage:
     there = {row["instruction"] for row in rows}
-    missing = len(set(questions if questions is not None else outputs or ()) - there)
+    absent = len(set(questions if questions is not None else outputs or ()) - there)
     if questions is None and {content_id(one) for one in there} <= official_order().keys():
-        missing = len(official_order()) - len(there)
+        absent = len(official_order()) - len(there)
+    repeats = len({annotated.repeat_of(row) for row in rows}) or 1
+    missing = repeats * (len(there) + absent) - (len(rows) - annotated.second_judgments(rows))
     failed = dict(annotated.failures(rows, preferences))
     if missing:
         failed["not judged"] = missing

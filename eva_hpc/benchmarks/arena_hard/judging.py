@@ -1,7 +1,8 @@
 """Asking a judge about an Arena-Hard answer: two games against the baseline, each model being A once.
 
 Rows are those of the official tool of the version, e.g. v0.1 ``{"question_id", "model", "judge", "games": [{"user_prompt",
-"judgment", "score"}, …]}``. Added: "baseline", and "status", "detail" of the row and of each game, "repeat", "replies".
+"judgment", "score"}, …]}``. Added: "baseline", and "status", "detail" of the row and of
+each game, "repeat", "replies", and the "follow_up" of a game where the judge was asked a second time.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from eva_hpc.config.errors import ConfigError
 
 FOLLOW_UP = "Please go on from where you stopped, and end with one of the verdict labels."
 """Said to a judge that gave no verdict. The official sentence asks the same in other words; the prompt files do not have it."""
+
+OWN_WORDING = "own wording"
+"""What a game says under "follow_up" where the judge was asked a second time."""
 
 _WORST_FIRST = ("no_answer", "failed", "unparsed", "judged")
 
@@ -62,13 +66,16 @@ class ArenaHard:
         system = self.prompts.system_prompt(question["category"])
         v01 = self.prompts.version == "v0.1"
         games: list[Row] = []
-        for messages, text, (score, status, detail) in zip(user, texts, results, strict=True):
+        again = [reply.earlier is not None for reply in replies] or [False, False]
+        for messages, text, asked_again, (score, status, detail) in zip(user, texts, again, results, strict=True):
             if v01:
                 game: Row = {"user_prompt": messages[0]["content"] if messages else "", "judgment": f"\n{text}"}
             else:
                 prompt = [{"role": "system", "content": system}, *messages] if messages else []
                 game = {"judgment": {"answer": text}, "prompt": prompt}
             games.append({**game, "score": score, "status": status, "detail": detail})
+            if asked_again:
+                games[-1]["follow_up"] = OWN_WORDING
         worst = min(range(2), key=lambda number: _WORST_FIRST.index(results[number][1]))
         row: Row = {"question_id": question["id"]} if v01 else {"uid": question["id"], "category": question["category"]}
         return [

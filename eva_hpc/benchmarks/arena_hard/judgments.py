@@ -66,13 +66,12 @@ class Judgment:
 
     def complete(self, version: Version) -> bool:
         """Both games count."""
-        return not self.problems(version)
+        return not any(self.problems(version))
 
-    def problems(self, version: Version) -> list[str]:
-        """Why games do not count, one reason for each such game; a game that is not there is one."""
+    def problems(self, version: Version) -> list[str | None]:
+        """Why each of the two games does not count, None for one that does; a game that is not there does not."""
         reasons = [game.problem(version) for game in self.games[:2]]
-        reasons += ["no game"] * (2 - len(reasons))
-        return [reason for reason in reasons if reason]
+        return reasons + ["no game"] * (2 - len(reasons))
 
 
 def read_judgments(paths: Iterable[Path]) -> list[Judgment]:

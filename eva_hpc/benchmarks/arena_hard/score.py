@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +28,9 @@ from eva_hpc.config.errors import ConfigError, did_you_mean
 HEADLINE = "hard_prompt"
 """The v2.0 category whose numbers stand for the benchmark, as on the official leaderboard."""
 
+POOLED = "all categories"
+"""The category of the games of several categories together: what stands for own categories, where there is no `HEADLINE`."""
+
 _OFFICIAL_SIZE = {V01_CATEGORY: 500, "hard_prompt": 500, "creative_writing": 250}
 _Item = TypeVar("_Item", Judgment, Battle)
 
@@ -36,9 +39,10 @@ _Item = TypeVar("_Item", Judgment, Battle)
 class Score:
     """The numbers of one model in one category; None where refused.
 
+    `n` questions have at least one of the `games` that count; `coverage` is of games, and `failed` counts the others by reason.
     `per_question` is percent won by question, `weights` how many games that rests on, a strong verdict counted three times: the
-    win rate against one baseline is their weighted mean. `games` count; `failed` counts the others by reason. `categories` has
-    the scores of all categories where there are several; this score is then the first of them, ``hard_prompt`` if it is there.
+    win rate against one baseline is their weighted mean. `categories` has the scores of all categories where there are several;
+    this score is then that of ``hard_prompt`` if it is there, else of all games together (`POOLED`).
     """
 
     model: str
@@ -47,6 +51,7 @@ class Score:
     version: Version
     category: str
     numbers: dict[str, float | None]
+    n: int
     coverage: Coverage
     refusal: str | None
     warnings: tuple[str, ...]
@@ -71,7 +76,7 @@ class Score:
             "version": self.version,
             "category": self.category,
             **self.numbers,
-            "n": self.coverage.judged,
+            "n": self.n,
             "coverage": self.coverage.share,
             "games": self.games,
             "n_battles": round(sum(self.weights.values())),
@@ -138,7 +143,8 @@ def score_judgments(
         rows = [judgment for judgment in kept if judgment.category == name]
         for score in _category(rows, name, version, options, notes):
             found.setdefault(score.model, {})[name] = score
-    return {model: _headline(scores) for model, scores in found.items()}
+    pooled = _pooled(kept, found, version, options, notes)
+    return {model: _headline(scores, pooled.get(model)) for model, scores in found.items()}
 
 
 def score_battles(battles: Sequence[Battle], options: Options = _DEFAULT, notes: Sequence[str] = ()) -> dict[str, Score]:
@@ -173,7 +179,8 @@ def write_battles(path: Path, judgments: Sequence[Judgment], version: Version, o
         raise ConfigError("--save-battles: only v0.1 has a battle file")
     kept = _by_one_judge(judgments, options.judge)
     baseline = _baseline(kept, V01_CATEGORY, options.baseline)
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in battle_rows(battles_from(kept, version, baseline))]
+    opponent = _opponent(baseline, {judgment.model for judgment in kept})
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in battle_rows(battles_from(kept, version, opponent))]
     path.write_text("".join(lines), encoding="utf-8")
 
 
@@ -187,14 +194,20 @@ def _category(
             text = f"coverage is of the {len(expected)} questions in the judgments; the official set has {size}"
             notes = [*notes, f"{text}: --questions FILE counts those of a file"]
     else:
-        expected = {name for name, kind in options.expected.items() if kind == category or version == "v0.1"}
-    baseline = _baseline(judgments, category, options.baseline)
-    numbers = Numbers(Table.of(battles_from(judgments, version, baseline), baseline), version, options.styles)
+        expected = {
+            name for name, kind in options.expected.items() if kind == category or category == POOLED or version == "v0.1"
+        }
     by_model: dict[str, list[Judgment]] = {}
     for judgment in judgments:
         by_model.setdefault(judgment.model, []).append(judgment)
+    baseline = _baseline(judgments, category, options.baseline)
+    opponent = _opponent(baseline, by_model)
+    numbers = Numbers(Table.of(battles_from(judgments, version, opponent), opponent), version, options.styles)
     return [
-        _score(model, category, numbers, Tally.of_judgments(by_model[model], version), expected, options, notes)
+        replace(
+            _score(model, category, numbers, Tally.of_judgments(by_model[model], version), expected, options, notes),
+            baseline=baseline,
+        )
         for model in _wanted(by_model, options)
     ]
 
@@ -222,6 +235,7 @@ def _score(
         version=numbers.version,
         category=category,
         numbers=dict.fromkeys(values) if refusal else values,
+        n=tally.questions(expected),
         coverage=coverage,
         refusal=refusal,
         warnings=tuple(warnings),
@@ -231,6 +245,11 @@ def _score(
         failed={reason: count for reason, count in tally.failed.items() if count},
         style_coefficients=None if refusal or numbers.style is None else numbers.style.coefficients,
     )
+
+
+def _opponent(baseline: str, models: Container[str]) -> str:
+    """What the baseline is called in battles: a judged model of the same name is a model like any other."""
+    return f"{baseline} (baseline)" if baseline in models else baseline
 
 
 def _baseline(judgments: Iterable[Judgment], category: str, wanted: str | None) -> str:
@@ -275,6 +294,57 @@ def _wanted(models: Iterable[str], options: Options) -> list[str]:
     return [model for model in models if options.model in (None, model)]
 
 
-def _headline(scores: Mapping[str, Score]) -> Score:
+def _pooled(
+    judgments: Sequence[Judgment],
+    found: Mapping[str, Mapping[str, Score]],
+    version: Version,
+    options: Options,
+    notes: Sequence[str],
+) -> dict[str, Score]:
+    """The scores over all categories of models that have several, none of which stands for the benchmark.
+
+    Where categories have baselines of their own, a rate over all of them is none of anything, and is refused.
+    """
+    several = {model for model, scores in found.items() if len(scores) > 1 and HEADLINE not in scores}
+    baselines = {score.baseline for model in several for score in found[model].values()}
+    if len(baselines) > 1:
+        return {model: _apart(found[model]) for model in several}
+    rows = [judgment for judgment in judgments if judgment.model in several]
+    return {score.model: score for score in (_category(rows, POOLED, version, options, notes) if rows else [])}
+
+
+def _apart(scores: Mapping[str, Score]) -> Score:
+    """Several categories with their counts, but without a common number."""
+    first, *_ = scores.values()
+    failed = sum((Counter(score.failed) for score in scores.values()), Counter[str]())
+    unjudged = sum((Counter(score.coverage.failed) for score in scores.values()), Counter[str]())
+    against = ", ".join(f"{name} against {score.baseline}" for name, score in scores.items())
+    return replace(
+        first,
+        baseline=", ".join(dict.fromkeys(score.baseline for score in scores.values())),
+        category=POOLED,
+        numbers=dict.fromkeys(first.numbers),
+        n=sum(score.n for score in scores.values()),
+        coverage=Coverage(
+            sum(score.coverage.expected for score in scores.values()),
+            sum(score.coverage.judged for score in scores.values()),
+            unjudged,
+            first.coverage.unit,
+        ),
+        refusal=f"the categories have different baselines, and so no win rate together: {against}",
+        warnings=(),
+        per_question={"win_rate": {}},
+        weights={},
+        games=sum(score.games for score in scores.values()),
+        failed=dict(failed),
+        style_coefficients=None,
+    )
+
+
+def _headline(scores: Mapping[str, Score], pooled: Score | None) -> Score:
+    if pooled is not None:
+        note = f"the win rate is of the categories {', '.join(scores)} together; each one's own is under categories"
+        warnings = pooled.warnings if pooled.refusal else (*pooled.warnings, note)
+        return replace(pooled, warnings=warnings, categories=scores)
     first = next(iter(scores.values()))
     return first if len(scores) == 1 else replace(first, categories=scores)

@@ -1,7 +1,8 @@
 """What the judge of MT-Bench is asked: single-answer grading, once for each turn, with FastChat's prompts.
 
 The prompts are read from the official judge_prompts.jsonl. Turn 1 is judged alone; for turn 2 the judge sees the whole
-conversation. Math, reasoning and coding have prompts with a reference answer.
+conversation. Math, reasoning and coding have prompts with a reference answer. Answers are shown as they stand in the answer
+file, outer white space too: FastChat strips answers when it generates them, not when they are judged.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Failed judgments (-1) are dropped; `turn_1` and `turn_2` are means over the remaining rows of a turn, `average` is the mean over
 ALL remaining rows, so it is not the mean of the two where rows are missing. Rows that stand twice count twice. Added here:
-coverage, and no number without it; why judgments failed; duplicates; intervals over questions; categories.
+coverage of each number, and no number without it; why judgments failed; duplicates; intervals over questions; categories.
 """
 
 from __future__ import annotations
@@ -18,21 +18,13 @@ from eva_hpc.benchmarks.coverage import LEAST_COVERAGE, Coverage
 from eva_hpc.benchmarks.files import Row
 from eva_hpc.benchmarks.intervals import interval
 from eva_hpc.benchmarks.judged import JudgedQuestion
+from eva_hpc.benchmarks.mt_bench.basis import METRICS, Basis, Key, bases, categories, expected_turns
 from eva_hpc.benchmarks.mt_bench.judgments import UNNAMED, Judgment, read_judgments
 from eva_hpc.benchmarks.mt_bench.questions import reference_warning
 from eva_hpc.benchmarks.mt_bench.rating import HIGHEST, LOWEST
-from eva_hpc.config.benchmark import MT_BENCH_TEMPERATURES
 from eva_hpc.config.errors import ConfigError
 
-METRICS = ("turn_1", "turn_2", "average")
-
-_OFFICIAL_CATEGORY = {
-    str(81 + 10 * place + i): category for place, category in enumerate(MT_BENCH_TEMPERATURES) for i in range(10)
-}
 _EXAMPLES = 3
-
-Key = tuple[str, int]
-"""Question and turn."""
 
 
 @dataclass(frozen=True)
@@ -40,21 +32,36 @@ class Score:
     """The numbers of one model.
 
     `numbers` and `intervals` are those of METRICS, ratings on the judge's scale; `categories` are means over all rated turns of
-    a category. All are None or empty if refused. `n` counts rated rows, `failed` the others by reason. `per_question` has a
-    question's mean rating; under "average" it stands only with all of its turns.
+    a category. Each is None if it is refused. `bases` say why, by metric, and what each number rests on; that of a category is
+    called ``average_CATEGORY``. `n` counts rated rows, `failed` the others by reason. `per_question` has a question's mean
+    rating; under "average" it stands only with all of its turns.
     """
 
     numbers: dict[str, float | None]
     intervals: dict[str, tuple[float, float] | None]
-    categories: dict[str, float]
+    categories: dict[str, float | None]
+    bases: dict[str, Basis]
     n: int
     failed: Mapping[str, int]
     duplicates: int
-    coverage: Coverage
     judge: str
-    refusal: str | None
     warnings: tuple[str, ...]
     per_question: dict[str, dict[str, float]]
+
+    @property
+    def coverage(self) -> Coverage:
+        """Of all turns."""
+        return self.bases["average"].coverage
+
+    @property
+    def refusals(self) -> dict[str, str]:
+        """Why there is no number, for those of METRICS that are refused."""
+        return {metric: refusal for metric in METRICS if (refusal := self.bases[metric].refusal)}
+
+    @property
+    def refusal(self) -> str | None:
+        """Why there is no average, else why a turn has no number; None if none of METRICS is refused."""
+        return self.refusals.get("average") or "; ".join(self.refusals.values()) or None
 
     def to_json(self) -> dict[str, Any]:
         """What `--json` prints for the model."""
@@ -70,6 +77,7 @@ class Score:
             "coverage": self.coverage.share,
             "judge": self.judge,
             "categories": self.categories,
+            "by_metric": {metric: _told_of(basis) for metric, basis in self.bases.items()},
             "warnings": list(self.warnings),
             "reason": self.refusal,
         }
@@ -96,7 +104,7 @@ def score(
         judge: whose rows to take; needed where there are several judges.
         reparse: take the scores from the judgment texts instead of the stored ones.
         dedupe: of rows of one model, question, turn and repeat only the first with a rating counts. Off, as officially.
-        least: coverage below which numbers are refused.
+        least: coverage below which a number is refused; each number by its own.
         force: give them anyway, with the reason as a warning.
 
     Raises:
@@ -111,29 +119,21 @@ def score(
         if len(kept) < len(judgments):
             warnings.append(f"{len(judgments) - len(kept)} judgments of other questions set aside")
         judgments = kept
-    expected = _expected(judgments, questions)
-    category = _OFFICIAL_CATEGORY if questions is None else {question["id"]: question["category"] for question in questions}
+    expected = expected_turns(judgments, questions)
+    by_category = categories(expected, questions)
     by_model: dict[str, list[Judgment]] = {}
     for judgment in judgments:
         by_model.setdefault(judgment.model, []).append(judgment)
     return {
-        model: _score(own, expected, category, [*warnings, *(_reparsed(own) if reparse else [])], dedupe, least, force)
+        model: _score(own, expected, by_category, [*warnings, *(_reparsed(own) if reparse else [])], dedupe, least, force)
         for model, own in by_model.items()
     }
-
-
-def _expected(judgments: Sequence[Judgment], questions: Sequence[JudgedQuestion] | None) -> set[Key]:
-    if questions is not None:
-        return {(question["id"], turn) for question in questions for turn in range(1, len(question["turns"]) + 1)}
-    if all(judgment.question in _OFFICIAL_CATEGORY for judgment in judgments):
-        return {(name, turn) for name in _OFFICIAL_CATEGORY for turn in (1, 2)}
-    return {(judgment.question, judgment.turn) for judgment in judgments}
 
 
 def _score(
     judgments: Sequence[Judgment],
     expected: set[Key],
-    category: Mapping[str, str],
+    by_category: Mapping[str, set[str]],
     warnings: list[str],
     dedupe: bool,
     least: float,
@@ -144,9 +144,7 @@ def _score(
         judgments = _first_rated(judgments)
     rated = [(j, j.score) for j in judgments if j.score is not None]
     failed = Counter(j.failure for j in judgments if j.failure is not None)
-    judged = {(j.question, j.turn) for j, _ in rated}
-    unseen = len(expected - {(j.question, j.turn) for j in judgments})
-    coverage = Coverage(len(expected), len(judged & expected), {**failed, "not in the file": unseen}, unit="turns")
+    found = bases(judgments, expected, by_category, least, force)
     if failed:
         reasons = ", ".join(f"{count} {reason}" for reason, count in failed.items())
         warnings.append(f"{failed.total()} of {len(judgments)} judgments failed and do not count: {reasons}")
@@ -161,17 +159,20 @@ def _score(
     if judgments[0].judge == UNNAMED:
         warnings.append("the rows do not name their judge")
 
-    refusal = coverage.refusal(least)
-    if refusal and force and rated:
-        warnings.append(refusal)
-        refusal = None
+    if force:
+        refusals = [found[metric].coverage.refusal(least) for metric in reversed(METRICS) if found[metric].n]
+        warnings += filter(None, refusals)
     values = {
         "turn_1": _by_question(rated, turns=(1,)),
         "turn_2": _by_question(rated, turns=(2,)),
         "average": _by_question(rated, turns=(1, 2)),
     }
+    of_category = {
+        name: {question: ratings for question, ratings in values["average"].items() if question in questions}
+        for name, questions in by_category.items()
+    }
     turns_of = Counter(question for question, _ in expected)
-    judged_turns_of = Counter(question for question, _ in judged & expected)
+    judged_turns_of = Counter(question for question, _ in {(j.question, j.turn) for j, _ in rated} & expected)
     per_question = {
         metric: {
             question: fmean(ratings)
@@ -181,15 +182,16 @@ def _score(
         for metric, questions in values.items()
     }
     return Score(
-        numbers={metric: None if refusal else _mean(values[metric]) for metric in METRICS},
-        intervals={metric: None if refusal else _interval(values[metric]) for metric in METRICS},
-        categories={} if refusal else _by_category(values["average"], category),
+        numbers={metric: None if found[metric].refusal else _mean(values[metric]) for metric in METRICS},
+        intervals={metric: None if found[metric].refusal else _interval(values[metric]) for metric in METRICS},
+        categories={
+            name: None if found[f"average_{name}"].refusal else _mean(ratings) for name, ratings in of_category.items()
+        },
+        bases=found,
         n=len(rated),
         failed=failed,
         duplicates=duplicates,
-        coverage=coverage,
         judge=judgments[0].judge,
-        refusal=refusal,
         warnings=tuple(warnings),
         per_question=per_question,
     )
@@ -223,14 +225,9 @@ def _interval(ratings: Mapping[str, Sequence[float]]) -> tuple[float, float] | N
     return interval([fsum(values) for values in by_question], [len(values) for values in by_question])
 
 
-def _by_category(ratings: Mapping[str, Sequence[float]], category: Mapping[str, str]) -> dict[str, float]:
-    """Means over all rows of a category; nothing if the categories are not known."""
-    by_category: dict[str, list[float]] = {name: [] for name in dict.fromkeys(category.values())}
-    for question, values in ratings.items():
-        if question not in category:
-            return {}
-        by_category[category[question]] += values
-    return {name: fmean(values) for name, values in by_category.items() if values}
+def _told_of(basis: Basis) -> dict[str, Any]:
+    share = basis.coverage.share if basis.coverage.expected else None
+    return {"n": basis.n, "coverage": share, "reason": basis.refusal}
 
 
 def _about_references(judgments: Sequence[Judgment]) -> str | None:

@@ -41,7 +41,7 @@ Judge = Annotated[
 ]
 Category = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option("--category", help="only this category of v2.0; default: all, hard_prompt first"),
+    typer.Option("--category", help="only this category of v2.0; default: all"),
 ]
 StyleControl = Annotated[bool, typer.Option("--style-control", help="also the win rate with length and markdown taken out")]
 Reparse = Annotated[bool, typer.Option("--reparse", help="take the verdicts from the judgment texts")]
@@ -71,7 +71,8 @@ def arena_hard(
     """Arena-Hard v0.1 and v2.0: percent of games won against the baseline, by the official arithmetic.
 
     --json gives one object for --model or a file with one model, and an object by model name for several. win_rate is what the
-    official script prints, ci_low to ci_high the 95 % interval over questions.
+    official script prints, ci_low to ci_high the 95 % interval over questions. Of several categories of v2.0 it is that of
+    hard_prompt, as on the leaderboard; of own ones without it, that of all games together, if they have one baseline.
 
     Exit codes: 0 all numbers, 1 some were refused, 2 a mistake in what was asked.
     """
@@ -144,7 +145,7 @@ def _from_judgments(
 def _table(scores: Mapping[str, Score]) -> str:
     from tabulate import tabulate
 
-    shown = [part for score in scores.values() for part in (score.categories.values() or [score])]
+    shown = [part for score in scores.values() for part in {score.category: score, **score.categories}.values()]
     styled = any("sc_win_rate" in score.numbers for score in shown)
     headings = ["model", "category", "win rate", *(["style-controlled"] if styled else [])]
     headings += ["coverage", "n", "games", "baseline", "judge"]
@@ -152,7 +153,7 @@ def _table(scores: Mapping[str, Score]) -> str:
     for score in shown:
         row = [score.model, score.category, _number(score, "")]
         row += [_number(score, "sc_")] if styled else []
-        row += [f"{score.coverage.share:.1%}", str(score.coverage.judged), str(score.games), score.baseline, score.judge]
+        row += [f"{score.coverage.share:.1%}", str(score.n), str(score.games), score.baseline, score.judge]
         rows.append(row)
     notes = [f"{score.model}, {score.category}: no number: {score.refusal}" for score in shown if score.refusal]
     notes += [f"{score.model}, {score.category}: warning: {text}" for score in shown for text in score.warnings]

@@ -179,9 +179,9 @@ def _mt_bench(file: Path, wanted: str | None, option: str, how: _How) -> _Side:
     model = _chosen(scores, wanted, option, file)
     found = scores[model]
     metrics = {
-        name: _Metric(value, found.per_question[name], refusal=found.refusal)
+        name: _Metric(value, found.per_question[name], refusal=found.refusals.get(name))
         for name, value in found.numbers.items()
-        if found.per_question[name] or found.refusal is not None
+        if found.per_question[name] or name in found.refusals
     }
     return _Side(model, found.judge, "", metrics, found.warnings)
 
@@ -206,7 +206,7 @@ def _arena_hard(file: Path, wanted: str | None, option: str, how: _How) -> _Side
         "win_rate" if one.category == found.category else f"win_rate_{one.category}": _Metric(
             one.numbers["win_rate"], one.per_question["win_rate"], one.weights, one.refusal
         )
-        for one in (found.categories or {found.category: found}).values()
+        for one in {found.category: found, **found.categories}.values()
     }
     return _Side(model, found.judge, found.baseline, metrics, found.warnings)
 
@@ -232,7 +232,7 @@ def _alpaca_eval(file: Path, wanted: str | None, option: str, how: _How) -> _Sid
             C=how.C,
             questions=questions,
             resamples=0,
-            notes=[found.note for path in (how.difficulty, how.gamed) if (found := stand_in_at(path))],
+            notes=[stand_in.note for path in (how.difficulty, how.gamed) if (stand_in := stand_in_at(path))],
         )
     found = score(rows, control, questions=questions, least=how.least, force=how.force)
     model = _chosen({found.model or file.name: None}, wanted, option, file)

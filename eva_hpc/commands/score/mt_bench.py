@@ -33,6 +33,8 @@ def mt_bench(
 ) -> None:
     """MT-Bench: means of the ratings of each model, exactly as FastChat's show_result gives them.
 
+    Each number needs enough judgments of its own: below --min-coverage of the second turns there is no turn 2.
+
     Exit codes: 0 all numbers, 1 some were refused, 2 a mistake in what was asked.
     """
     with told_plainly():
@@ -58,13 +60,13 @@ def mt_bench(
 def _table(scores: Mapping[str, Score]) -> str:
     from tabulate import tabulate
 
-    from eva_hpc.benchmarks.mt_bench.score import METRICS
+    from eva_hpc.benchmarks.mt_bench.basis import METRICS
 
     rows = [
         [
             model,
             *(_number(found.numbers[metric], found.intervals[metric]) for metric in METRICS),
-            f"{found.coverage.share:.1%}",
+            _coverage(found),
             found.n,
             sum(found.failed.values()),
             found.duplicates,
@@ -73,9 +75,17 @@ def _table(scores: Mapping[str, Score]) -> str:
         for model, found in scores.items()
     ]
     headings = ["model", "turn 1", "turn 2", "average", "coverage", "n", "failed", "duplicates", "judge"]
-    notes = [f"{model}: no number: {found.refusal}" for model, found in scores.items() if found.refusal is not None]
+    notes = [f"{model}: no number: {why}" for model, found in scores.items() for why in reversed(found.refusals.values())]
     notes += [f"{model}: warning: {text}" for model, found in scores.items() for text in found.warnings]
     return "\n".join([tabulate(rows, headers=headings, disable_numparse=True), *notes])
+
+
+def _coverage(found: Score) -> str:
+    """Of all turns, and of the first and the second where they differ."""
+    turns = [found.bases[metric].coverage for metric in ("turn_1", "turn_2")]
+    shares = [f"{coverage.share:.1%}" for coverage in turns if coverage.expected]
+    both = f"{found.coverage.share:.1%}"
+    return both if set(shares) == {both} else f"{both} ({', '.join(shares)})"
 
 
 def _number(value: float | None, interval: tuple[float, float] | None) -> str:

@@ -13,6 +13,8 @@ from eva_hpc.benchmarks.alpaca_eval.length_control import read_gamed
 from eva_hpc.benchmarks.alpaca_eval.resampling import length_controlled_difference, length_controlled_interval
 from eva_hpc.benchmarks.paired import compare
 
+pytestmark = pytest.mark.slow  # seconds of arithmetic on real data
+
 
 @pytest.fixture(scope="module")
 def models(shared_data):

@@ -18,6 +18,8 @@ from eva_hpc.config.errors import ConfigError
 from eva_hpc.store.seeds import content_id
 from tests.benchmarks.alpaca_eval.made_up import annotations, difficulties, gamed, questions
 
+pytestmark = pytest.mark.slow  # seconds of arithmetic on real data
+
 MODELS = ["gpt4_1106_preview", "FuseChat-Llama-3.2-1B-Instruct", "claude-2.1", "gpt35_turbo_instruct", "alpaca-7b"]
 
 
@@ -106,6 +108,21 @@ def test_the_baseline_against_itself_is_even():
     assert found.numbers["win_rate"] == found.numbers["lc_win_rate"] == 50
     assert found.numbers["lc_standard_error"] == 0
     assert found.numbers["n_draws"] == 60
+
+
+def test_another_model_of_the_baselines_name_is_not_the_baseline():
+    named = [row | {"generator_2": "baseline"} for row in annotations()]
+
+    assert score(named, made_up_control()).numbers == score(annotations(), made_up_control()).numbers
+
+
+@pytest.mark.parametrize(
+    ("judge", "told"), [("weighted_alpaca_eval_gpt4_turbo", 0), ("gpt-4-1106-preview", 0), ("another", 1), (None, 0)]
+)
+def test_the_official_judge_is_known_by_both_of_its_names(judge, told):
+    found = score([row | {"annotator": judge} for row in annotations()], made_up_control())
+
+    assert sum("gamed rows of the official judge, not of this one" in text for text in found.warnings) == told
 
 
 def test_a_copy_of_the_baseline_under_another_name():
@@ -232,8 +249,42 @@ def test_repeats_of_a_judge_are_averaged_question_by_question():
     assert three.numbers["win_rate"] == pytest.approx(one.numbers["win_rate"])
     assert three.numbers["ci_low"] == pytest.approx(one.numbers["ci_low"])
     assert three.per_question["win_rate"] == pytest.approx(one.per_question["win_rate"])
-    assert three.facts["n"] == 180
+    assert three.numbers == pytest.approx(one.numbers)
+    assert (three.facts["n"], three.coverage.judged, three.coverage.unit) == (60, 180, "judgments")
     assert not three.warnings
+
+
+@pytest.mark.parametrize("join", ["instruction", "position"])
+def test_repeats_that_differ_are_one_row_of_their_mean(join):
+    once = annotations()
+    repeats = [
+        row | {"repeat": number, "preference": row["preference"] + shift * min(row["preference"] - 1, 2 - row["preference"])}
+        for number, shift in enumerate((-0.5, 0.5))
+        for row in once
+    ]
+
+    one, two = (score(rows, made_up_control(difficulty_by=join)) for rows in (once, repeats))
+
+    assert two.numbers == pytest.approx(one.numbers)
+    assert two.facts["lc_n"] == 60
+    assert two.facts["lc_weights"] == pytest.approx(one.facts["lc_weights"])
+    arm = length_controlled_arm(repeats, made_up_control(C=one.facts["C"], difficulty_by=join))
+    assert arm.fit(made_up_control().gamed).win_rate == pytest.approx(one.numbers["lc_win_rate"])
+
+
+def test_a_question_counts_with_the_repeats_that_have_a_value():
+    rows = [row | {"repeat": number} for number in (0, 1) for row in annotations()]
+    rows[0]["preference"] = None
+    rows[1] |= {"preference": None, "status": "failed"}
+    rows[61] |= {"preference": None, "status": "failed"}
+    del rows[119]
+
+    found = score(rows)
+
+    assert (found.facts["n"], found.coverage.expected, found.coverage.judged) == (59, 120, 116)
+    assert found.coverage.failed == {"no preference": 1, "failed": 2, "not judged": 1}
+    assert found.per_question["win_rate"][content_id("question 0")] == pytest.approx(rows[60]["preference"] - 1)
+    assert content_id("question 1") not in found.per_question["win_rate"]
 
 
 def test_duplicates_count_as_officially_and_are_reported():
@@ -332,6 +383,7 @@ def test_an_arm_without_usable_rows():
     [
         ({"instruction": 3}, "row 2: instruction is 3; must be text"),
         ({"output_2": ["a"]}, r"row 2: output_2 is \['a'\]; must be text or null"),
+        ({"repeat": "1"}, "row 2: repeat is '1'; must be a number"),
         ({"generator_2": "another"}, "generator_2: found 2 models: policy, another; must be one per file"),
     ],
 )

@@ -30,7 +30,7 @@ def test_v01_keeps_the_other_game_of_a_row_and_v2_leaves_the_row_out():
 
 def test_labels_that_only_v2_knows_count_nothing_in_v01():
     assert winners([v01_row("q", ["A<B", "A>B"])], "v0.1") == [("model_b", 1)]
-    assert judgments_from([v01_row("q", ["A<B", "A>B"])])[0].problems("v0.1") == ["unknown label"]
+    assert judgments_from([v01_row("q", ["A<B", "A>B"])])[0].problems("v0.1") == ["unknown label", None]
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_labels_that_only_v2_knows_count_nothing_in_v01():
 )
 def test_why_a_game_counts_nothing_is_told(game, problem):
     row = {"question_id": "q", "model": "m", "games": [game, {"judgment": "[[A=B]]", "score": "A=B"}]}
-    assert judgments_from([row])[0].problems("v0.1") == [problem]
+    assert judgments_from([row])[0].problems("v0.1") == [problem, None]
     assert judgments_from([{**row, "games": [game]}])[0].problems("v0.1") == [problem, "no game"]
 
 

@@ -72,6 +72,15 @@ def test_only_v01_asks_again_once_and_only_where_there_was_no_label(v01, v2):
     assert v2.again(v2.asks(question("hard_prompt"), ANSWER)[0], Reply(text="Hmm.")) is None
 
 
+@pytest.mark.parametrize("first", ["Hmm.", ""])
+def test_a_game_that_was_asked_about_again_says_that_the_request_had_our_wording(v01, first):
+    replies = [Reply(text="[[A=B]]", earlier=first), Reply(text="[[A>B]]")]
+    (row,) = v01.rows(question(), ANSWER, replies, "j")
+    assert [game.get("follow_up") for game in row["games"]] == ["own wording", None]
+    assert row["games"][0]["judgment"] == ("\nHmm.\n[[A=B]]" if first else "\n[[A=B]]")
+    assert score_judgments(judgments_from([row]))["m"].games == 2
+
+
 def test_rows_are_in_the_official_layout_of_the_version(v01, v2):
     replies = [Reply(text="[[A>B]]", model="j-1", prompt_tokens=5), Reply(text="[[B>>A]]")]
     (row,) = v01.rows(question(), ANSWER, replies, "j")
@@ -91,9 +100,9 @@ def test_rows_are_in_the_official_layout_of_the_version(v01, v2):
 @pytest.mark.parametrize(
     ("replies", "status", "detail", "problems"),
     [
-        ([Reply(text="[[A>B]]"), Reply(failure="HTTP 500")], "failed", "game 2: HTTP 500", ["judge failed"]),
+        ([Reply(text="[[A>B]]"), Reply(failure="HTTP 500")], "failed", "game 2: HTTP 500", [None, "judge failed"]),
         ([Reply(text="?"), Reply(failure="HTTP 500")], "failed", "game 2: HTTP 500", ["no verdict", "judge failed"]),
-        ([Reply(text=""), Reply(text="[[A=B]]")], "unparsed", "game 1: the text is empty", ["no verdict"]),
+        ([Reply(text=""), Reply(text="[[A=B]]")], "unparsed", "game 1: the text is empty", ["no verdict", None]),
     ],
 )
 def test_a_game_without_a_verdict_has_no_score_but_a_status(v01, replies, status, detail, problems):
@@ -108,7 +117,7 @@ def test_without_an_answer_nothing_is_asked_and_the_row_says_so(v01, v2):
         assert judge.asks(question(category), silent) == []
         (row,) = judge.rows(question(category), silent, [], "j")
         assert (row["status"], [game["score"] for game in row["games"]]) == ("no_answer", [None, None])
-        assert score_judgments(judgments_from([row]))["m"].coverage.failed == {"no answer": 1}
+        assert score_judgments(judgments_from([row]))["m"].coverage.failed == {"no answer": 2}
 
 
 def test_a_question_without_a_baseline_cannot_be_judged(v01):

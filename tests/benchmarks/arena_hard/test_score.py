@@ -70,10 +70,11 @@ def test_v2_is_the_mean_over_complete_rows():
     found = score(judged, force=True)["m"]
 
     assert found.numbers["win_rate"] == pytest.approx(100 * 4 / 6)  # lost 1, won 3; lost 1, won 1
-    assert found.coverage.failed == {"no verdict": 1}
+    assert (found.n, found.coverage.judged, found.coverage.expected) == (2, 4, 6)
+    assert found.coverage.failed == {"left out with the other game of the row": 1, "no verdict": 1}
     assert "1 of 6 games do not count: 1 no verdict" in found.warnings
     assert "1 games are left out because the other game of their row does not count" in found.warnings
-    assert score([v01_row("q3", ["B>A", None])])["m"].numbers["win_rate"] == 100
+    assert score([v01_row("q3", ["B>A", None])], force=True)["m"].numbers["win_rate"] == 100
 
 
 def test_categories_of_v2_are_scored_apart_against_their_own_baselines():
@@ -94,7 +95,7 @@ def test_below_the_least_coverage_there_is_a_reason_instead_of_numbers():
     found = score(judged)["m"]
 
     assert set(found.numbers.values()) == {None}
-    assert found.to_json()["reason"] == "only 18 of 20 questions have a judgment: 90.0%, below 95% (2 no verdict)"
+    assert found.to_json()["reason"] == "only 36 of 40 games have a judgment: 90.0%, below 95% (4 no verdict)"
     assert found.refused
     forced = score(judged, force=True)["m"]
     assert forced.numbers["win_rate"] is not None
@@ -114,8 +115,8 @@ def test_expected_questions_count_and_others_are_left_out():
     expected = {f"q{i}": "arena-hard-v0.1" for i in range(1, 12)}
     found = score(judged, expected=expected, least=0.5)["m"]
 
-    assert (found.coverage.judged, found.coverage.expected) == (9, 11)
-    assert found.coverage.failed == {"no judgment row": 2}
+    assert (found.n, found.coverage.judged, found.coverage.expected) == (9, 18, 22)
+    assert found.coverage.failed == {"no judgment row": 4}
     assert "1 rows are on questions that are not in the --questions file: left out" in found.warnings
     assert found.numbers == score(judged[1:])["m"].numbers
     with pytest.raises(ConfigError, match="none of the judgments is on a question"):
@@ -125,8 +126,7 @@ def test_expected_questions_count_and_others_are_left_out():
 def test_repeats_are_all_used_and_other_duplicates_told():
     once = rows(v01_row, questions=5)
     found = score(once + [{**row, "repeat": 1} for row in once])["m"]
-    assert found.coverage.judged == 5
-    assert found.games == 20
+    assert (found.n, found.games, found.coverage.judged, found.coverage.expected) == (5, 20, 20, 20)
     assert not [text for text in found.warnings if "again" in text]
     assert "5 rows judge a question again without another repeat number: all are counted" in score(once + once)["m"].warnings
 
@@ -194,10 +194,71 @@ def test_games_missing_in_a_battle_file_are_told():
     found = score_battles(battles)["m"]
     assert found.games == 3
     assert "1 of 4 games do not count: 1 not in the battle file" in found.warnings
+    assert found.refusal == "only 3 of 4 games have a judgment: 75.0%, below 95% (1 not in the battle file)"
+
+
+def test_a_question_with_one_of_its_two_games_is_half_covered():
+    judged = [v01_row(f"q{i}", ["B>A", None]) for i in range(20)]
+    found = score(judged)["m"]
+
+    assert found.refusal == "only 20 of 40 games have a judgment: 50.0%, below 95% (20 no verdict)"
+    told = score(judged, force=True)["m"].to_json()
+    assert (told["win_rate"], told["n"], told["games"], told["coverage"]) == (100, 20, 20, 0.5)
+
+
+def test_every_repeat_of_the_judge_counts_in_the_coverage():
+    judged = [{**v01_row(f"q{i}", ["B>A", "A>B"]), "repeat": repeat} for i in range(10) for repeat in (0, 1)]
+    judged[1] = {**v01_row("q0", [None, None]), "repeat": 1}
+    found = score(judged, least=0.5)["m"]
+
+    assert (found.n, found.coverage.judged, found.coverage.expected) == (10, 38, 40)
+    assert found.coverage.failed == {"no verdict": 2}
+    del judged[1]
+    assert score(judged, least=0.5)["m"].coverage.failed == {"no judgment row": 2}
+
+
+def test_own_categories_against_one_baseline_have_a_win_rate_together():
+    law, tax = (rows(v2_row, seed=i, category=name, baseline="b") for i, name in enumerate(("law", "tax")))
+    tax = [{**row, "uid": f"tax {row['uid']}"} for row in tax]
+    found = score(tax + law)["m"]
+
+    assert (found.category, found.n, list(found.categories)) == ("all categories", 60, ["law", "tax"])
+    together = score([{**row, "category": "own"} for row in tax + law])["m"]
+    assert found.numbers["win_rate"] == together.numbers["win_rate"]
+    assert found.per_question == together.per_question
+    assert found.warnings == ("the win rate is of the categories law, tax together; each one's own is under categories",)
+    expected = {row["uid"]: row["category"] for row in tax + law} | {"more": "law"}
+    assert score(tax + law, expected=expected)["m"].coverage.expected == 122
+
+
+def test_own_categories_against_several_baselines_have_none_together():
+    judged = rows(v2_row, category="law", baseline="b") + [
+        {**row, "uid": f"tax {row['uid']}"} for row in rows(v2_row, category="tax", baseline="c")
+    ]
+    found = score(judged)["m"]
+
+    assert found.numbers["win_rate"] is None
+    assert found.refusal == (
+        "the categories have different baselines, and so no win rate together: law against b, tax against c"
+    )
+    assert (found.n, found.coverage.share) == (60, 1.0)
+    assert found.categories["law"].numbers["win_rate"] is not None
+
+
+@pytest.mark.parametrize("make", [v01_row, v2_row])
+def test_a_judged_model_is_not_the_baseline_by_its_name(make, tmp_path):
+    judged = rows(make, model="policy", baseline="policy")
+    found = score(judged)["policy"]
+
+    assert found.numbers == score(rows(make, model="m", baseline="policy"))["m"].numbers
+    assert (found.baseline, found.games) == ("policy", 60)
+    if make is v01_row:
+        write_battles(tmp_path / "b.jsonl", judgments_from(judged), "v0.1", Options())
+        assert score_battles(read_battles(tmp_path / "b.jsonl"))["policy"].numbers == found.numbers
 
 
 def test_a_model_that_no_chain_of_battles_connects_has_no_number():
-    battles = [Battle("q", "base", "m", "tie"), Battle("q", "x", "y", "tie")]
+    battles = [Battle("q", "base", "m", "tie"), Battle("q", "x", "y", "tie")] * 2
     found = score_battles(battles, Options(baseline="base"))
     assert found["x"].refusal == "no chain of battles connects x with base"
     assert found["m"].numbers["win_rate"] == 50

@@ -106,7 +106,7 @@ def test_replies_become_rows_in_fastchats_format(bench):
                 "prompt_tokens": 0,
                 "completion_tokens": 0,
                 "failure": None,
-                "earlier": "",
+                "earlier": None,
             }
         ],
     }
@@ -140,6 +140,12 @@ def test_a_turn_without_an_answer_is_not_judged(bench, turns, judged):
 def test_an_empty_answer_is_an_answer(bench):
     first, _ = bench.asks(question(), answer("", "deux"))
     assert first.messages[-1]["content"] == "Q one? A "
+
+
+def test_an_answer_is_shown_as_it_stands(bench):
+    first, second = bench.asks(question(), answer("\n un ", "deux\n"))
+    assert first.messages[-1]["content"] == "Q one? A \n un "
+    assert second.messages[-1]["content"] == "Q1 one? A1 \n un  Q2 two? A2 deux\n"
 
 
 def test_a_question_of_one_turn_is_asked_once(bench):

@@ -10,9 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eva_hpc.benchmarks.files import read_rows
+from eva_hpc.benchmarks.mt_bench.basis import METRICS
 from eva_hpc.benchmarks.mt_bench.questions import read_questions
-from eva_hpc.benchmarks.mt_bench.score import METRICS, score
+from eva_hpc.benchmarks.mt_bench.score import score
 from eva_hpc.config.errors import ConfigError
+
+pytestmark = pytest.mark.slow  # seconds of arithmetic on real data
 
 
 def row(question, turn, value, model="m", **more):
@@ -108,6 +111,48 @@ def test_a_question_has_an_average_only_with_all_its_turns():
     assert found.per_question == {"turn_1": {"a": 9, "b": 8}, "turn_2": {"a": 1}, "average": {"a": 5}}
 
 
+def test_each_number_has_its_own_coverage_and_is_refused_by_it(shared_data):
+    rows = read_rows(shared_data / "mt_bench/judgments/Stefanstud.gpt-4_single.jsonl.gz")
+    lost = [{**one, "score": -1} if one["turn"] == 2 and one["question_id"] % 10 == 1 else one for one in rows]
+    found = only(lost)
+
+    assert (found.n, found.coverage.share) == (152, 0.95)
+    assert [(found.bases[metric].n, found.bases[metric].coverage.share) for metric in METRICS] == [
+        (80, 1),
+        (72, 0.9),
+        (152, 0.95),
+    ]
+    assert found.numbers == {**only(rows).numbers, "turn_2": None, "average": pytest.approx(found.numbers["average"])}
+    assert found.intervals["turn_2"] is None
+    assert found.refusal == "only 72 of 80 second turns have a judgment: 90.0%, below 95% (8 no rating)"
+    assert found.bases["average_math"].n == 19
+    assert only(rows).refusals == {}
+
+
+def test_a_category_that_lacks_judgments_is_refused_alone():
+    rows = [row(81 + n, turn, -1 if 91 <= 81 + n < 93 else 5) for n in range(80) for turn in (1, 2)]
+    found = only(rows)
+    assert (found.refusal, found.numbers["average"]) == (None, 5)
+    assert (found.categories["writing"], found.categories["roleplay"]) == (5, None)
+    told = "only 16 of 20 turns of roleplay have a judgment: 80.0%, below 95% (4 no rating)"
+    assert found.to_json()["by_metric"]["average_roleplay"] == {"n": 16, "coverage": 0.8, "reason": told}
+
+
+def test_forced_numbers_of_no_judgment_at_all_are_still_none():
+    found = only(both_turns([(9, -1), (8, -1)]), force=True)
+    assert found.numbers == {"turn_1": 8.5, "turn_2": None, "average": 8.5}
+    assert list(found.refusals) == ["turn_2"]
+    assert "only 2 of 4 turns have a judgment: 50.0%, below 95% (2 no rating)" in found.warnings
+
+
+def test_every_repeat_of_the_judge_counts_in_the_coverage():
+    rows = [{**one, "repeat": repeat} for repeat in (0, 1) for one in both_turns([(4, 6)] * 10)]
+    rows[-1] |= {"score": -1}
+    found = only(rows, least=0.9)
+    assert (found.n, found.coverage.expected, found.coverage.judged) == (39, 40, 39)
+    assert (found.bases["average"].n, found.bases["turn_2"].coverage.share) == (20, 0.95)
+
+
 def test_rows_that_were_never_judged_lower_the_coverage():
     rows = [row(81, 1, 9), row(81, 2, 9)]
     found = only(rows)
@@ -131,6 +176,7 @@ def test_the_question_file_decides_what_is_expected():
     assert found.numbers == {"turn_1": 5, "turn_2": 2, "average": 4}
     assert found.per_question["average"] == {"a": 3, "c": 6}
     assert found.categories == {"y": 3, "x": 6}
+    assert found.bases["turn_2"].n == 1
     assert "2 judgments of other questions set aside" in found.warnings
 
 
@@ -257,10 +303,11 @@ def test_json_has_every_number_and_what_it_rests_on():
     found = only([*both_turns([(9, 1), (8, 2)]), row("b", 2, -1)]).to_json()
     assert list(found) == [
         *("turn_1", "turn_1_ci", "turn_2", "turn_2_ci", "average", "average_ci"),
-        *("n", "failed", "failures", "duplicates", "coverage", "judge", "categories", "warnings", "reason"),
+        *("n", "failed", "failures", "duplicates", "coverage", "judge", "categories", "by_metric", "warnings", "reason"),
     ]
     assert (found["n"], found["failed"], found["failures"], found["duplicates"]) == (4, 1, {"no rating": 1}, 1)
     assert (found["coverage"], found["judge"], found["reason"]) == (1.0, "judge", None)
+    assert found["by_metric"]["turn_2"] == {"n": 2, "coverage": 1.0, "reason": None}
 
 
 @settings(max_examples=30, deadline=None)
