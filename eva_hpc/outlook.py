@@ -9,8 +9,8 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
-from eva_hpc.benchmarks import official
-from eva_hpc.benchmarks.judge_key import key_problem, network_problem
+from eva_hpc.benchmarks.judging.environment import key_problem, network_problem
+from eva_hpc.benchmarks.official import needed
 from eva_hpc.benchmarks.registry import unreadable
 from eva_hpc.cluster.accounting import measured
 from eva_hpc.config.benchmark import JudgedBenchmark
@@ -113,7 +113,7 @@ def _unready(sweep: Opened) -> list[str]:
         missing_key = None if site.slurm.setup or site.software.setup else key_problem(judge, environment)
         no_network = network_problem(judge, environment) if site.offline else None
         keys += [problem for problem in (missing_key, no_network) if problem]
-    files = official.missing(sweep.experiment) or unreadable(recipe for _, recipe in sweep.experiment.points)
+    files = needed.missing(sweep.experiment) or unreadable(recipe for _, recipe in sweep.experiment.points)
     return list(dict.fromkeys([*files, *keys]))
 
 

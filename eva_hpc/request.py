@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from eva_hpc.benchmarks.official import official_file
+from eva_hpc.benchmarks.official.needed import official_file
 from eva_hpc.cluster import queue
 from eva_hpc.config.errors import ConfigError
 from eva_hpc.config.load import load_experiment, load_site

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from eva_hpc.benchmarks.data_folder import stand_in_at
 from eva_hpc.benchmarks.files import Row
-from eva_hpc.benchmarks.judged import JudgedBenchmark, JudgedQuestion, ModelAnswer
+from eva_hpc.benchmarks.judging.protocol import JudgedBenchmark, JudgedQuestion, ModelAnswer
+from eva_hpc.benchmarks.official.data_folder import stand_in_at
 from eva_hpc.benchmarks.records import Metric, QuestionValue
 from eva_hpc.config.benchmark import AlpacaEval, ArenaHard, MtBench
 from eva_hpc.config.errors import ConfigError

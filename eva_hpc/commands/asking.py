@@ -18,9 +18,9 @@ from eva_hpc.commands.options import INTERRUPTED, WORK_FAILED
 if TYPE_CHECKING:
     from types import FrameType
 
-    from eva_hpc.benchmarks.consult import Consultation, Item
-    from eva_hpc.benchmarks.judge_cost import Estimate, Price
-    from eva_hpc.benchmarks.judge_files import Assignment
+    from eva_hpc.benchmarks.judging.answer_files import Assignment
+    from eva_hpc.benchmarks.judging.consult import Consultation, Item
+    from eva_hpc.benchmarks.judging.cost import Estimate, Price
     from eva_hpc.config import benchmark as config
 
 Benchmark = Literal["alpaca_eval", "arena_hard", "mt_bench"]
@@ -176,7 +176,7 @@ def _price(text: str) -> config.Price:
 
 def price_of(judge: config.Judge) -> Price | None:
     """The judge's price, as the estimate takes it."""
-    from eva_hpc.benchmarks.judge_cost import Price
+    from eva_hpc.benchmarks.judging.cost import Price
 
     return None if judge.price is None else Price(judge.price.input, judge.price.output)
 
@@ -195,12 +195,12 @@ def ask(
         ConfigError: the environment has no key.
         typer.Exit: the judge cannot be used or reached, or it was interrupted; the message is on stderr, answers are kept.
     """
-    from eva_hpc.benchmarks.consult import JudgeUnfit, JudgeUnreachable, consult, probe
-    from eva_hpc.benchmarks.data_folder import data_folder
-    from eva_hpc.benchmarks.judge_cost import estimate
-    from eva_hpc.benchmarks.judge_files import USUAL_COMPLETION_TOKENS
-    from eva_hpc.benchmarks.judge_key import key_problem
-    from eva_hpc.benchmarks.servers import server_of
+    from eva_hpc.benchmarks.judging.answer_files import USUAL_COMPLETION_TOKENS
+    from eva_hpc.benchmarks.judging.consult import JudgeUnfit, JudgeUnreachable, consult, probe
+    from eva_hpc.benchmarks.judging.cost import estimate
+    from eva_hpc.benchmarks.judging.environment import key_problem
+    from eva_hpc.benchmarks.judging.servers import server_of
+    from eva_hpc.benchmarks.official.data_folder import data_folder
     from eva_hpc.config.errors import ConfigError
     from eva_hpc.inference.completion_cache import CompletionCache
     from eva_hpc.training.interrupt import Interrupted

@@ -14,8 +14,8 @@ from eva_hpc.commands.options import WORK_FAILED, told_plainly
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from eva_hpc.benchmarks.data_folder import Found
-    from eva_hpc.benchmarks.fetch import Fetched, Progress
+    from eva_hpc.benchmarks.official.data_folder import Found
+    from eva_hpc.benchmarks.official.fetch import Fetched, Progress
 
 app = typer.Typer(help="The official files of the benchmarks.", no_args_is_help=True)
 
@@ -51,9 +51,9 @@ def fetch(
     Exit codes: 0 all there, 1 something could not be had, 2 a mistake in what was asked.
     """
     with told_plainly():
-        from eva_hpc.benchmarks.catalogue import files_of
-        from eva_hpc.benchmarks.data_folder import data_folder
-        from eva_hpc.benchmarks.fetch import download, take
+        from eva_hpc.benchmarks.official.catalogue import files_of
+        from eva_hpc.benchmarks.official.data_folder import data_folder
+        from eva_hpc.benchmarks.official.fetch import download, take
 
         files = files_of(benchmarks or DEFAULT, calibration)
         folder = to.expanduser().absolute() if to else data_folder()
@@ -80,8 +80,8 @@ def list_(as_json: AsJson = False) -> None:
     Exit codes: 0 shown, 2 a mistake in what was asked.
     """
     with told_plainly():
-        from eva_hpc.benchmarks.catalogue import CATALOGUE
-        from eva_hpc.benchmarks.data_folder import data_folder, look
+        from eva_hpc.benchmarks.official.catalogue import CATALOGUE
+        from eva_hpc.benchmarks.official.data_folder import data_folder, look
 
         folder = data_folder()
         found = [look(file, folder) for file in CATALOGUE]

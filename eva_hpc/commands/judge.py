@@ -14,8 +14,8 @@ from eva_hpc.commands.options import told_plainly
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from eva_hpc.benchmarks.consult import Consultation
-    from eva_hpc.benchmarks.judge_files import Answered
+    from eva_hpc.benchmarks.judging.answer_files import Answered
+    from eva_hpc.benchmarks.judging.consult import Consultation
     from eva_hpc.config.benchmark import Judge
 
 
@@ -57,8 +57,8 @@ def judge(
     Exit codes: 0 judged, 1 the judge cannot be used or reached, 2 a mistake in what was asked, 130 interrupted.
     """
     with told_plainly():
-        from eva_hpc.benchmarks.judge_cost import describe_usage
-        from eva_hpc.benchmarks.judge_files import answered, assignment, scoring_command, write_judgments
+        from eva_hpc.benchmarks.judging.answer_files import answered, assignment, scoring_command, write_judgments
+        from eva_hpc.benchmarks.judging.cost import describe_usage
         from eva_hpc.config.benchmark import judge_in_words
 
         say: Callable[[str], None] = lambda text: typer.echo(text, err=as_json)  # noqa: E731

@@ -16,7 +16,7 @@ from eva_hpc.store.artifacts import Store
 from eva_hpc.store.records import read_jsonl
 
 if TYPE_CHECKING:
-    from eva_hpc.benchmarks.paired import Difference
+    from eva_hpc.benchmarks.statistics.paired import Difference
 
 SIGNIFICANT = 0.05
 
@@ -56,7 +56,7 @@ def reference_point(experiment: Experiment) -> Mapping[str, Value]:
 
 def compare_rows(plan: Plan, store: Store, experiment: Experiment, columns: Sequence[Column]) -> list[Comparison]:
     """Every row of the table but the reference, in every column whose benchmark tells values by question."""
-    from eva_hpc.benchmarks.paired import across_seeds, holm, over_seeds
+    from eva_hpc.benchmarks.statistics.paired import across_seeds, holm, over_seeds
 
     points = [point for point, _ in experiment.points]
     by_point: list[dict[int, Values]] = [{} for _ in points]

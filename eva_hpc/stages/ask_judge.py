@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from eva_hpc.benchmarks.coverage import LEAST_COVERAGE
-from eva_hpc.benchmarks.judged import ModelAnswer
+from eva_hpc.benchmarks.judging.protocol import ModelAnswer
 from eva_hpc.benchmarks.records import Answers, Question
 from eva_hpc.benchmarks.registry import JUDGED
+from eva_hpc.benchmarks.statistics.coverage import LEAST_COVERAGE
 from eva_hpc.config.benchmark import Judge
 from eva_hpc.stages.contract import Context, Counts, Inputs, StageFailed, StageSpec, StageUnavailable
 from eva_hpc.stages.unchanged import check_all_unchanged
@@ -53,8 +53,8 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
         StageUnavailable: the judge could not be reached for some of the answers; what it said is kept.
         Interrupted: told to stop; what it said is kept.
     """
-    from eva_hpc.benchmarks.consult import JudgeUnfit, JudgeUnreachable, consult, probe
-    from eva_hpc.benchmarks.servers import server_of
+    from eva_hpc.benchmarks.judging.consult import JudgeUnfit, JudgeUnreachable, consult, probe
+    from eva_hpc.benchmarks.judging.servers import server_of
     from eva_hpc.inference.completion_cache import CompletionCache, Record
 
     class Cache(CompletionCache):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from eva_hpc.benchmarks.data_file import DataFile, StandIn, git_blob, sha256
+from eva_hpc.benchmarks.official.data_file import DataFile, StandIn, git_blob, sha256
 
 QUESTIONS, PROMPT, ODDS, ANSWERS, ANCIENT = b"questions " * 1000, b"prompt", b"odds", b"answers " * 10, b"from another time"
 STAND_IN = b"nearly odds"

@@ -14,9 +14,9 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from eva_hpc.benchmarks.consult import JudgeServer, consult
 from eva_hpc.benchmarks.files import Row
-from eva_hpc.benchmarks.judged import Ask, JudgedQuestion, ModelAnswer, Reply
+from eva_hpc.benchmarks.judging.consult import JudgeServer, consult
+from eva_hpc.benchmarks.judging.protocol import Ask, JudgedQuestion, ModelAnswer, Reply
 from eva_hpc.inference.completion_cache import CompletionCache
 from eva_hpc.inference.openai_client import RetryPolicy
 from eva_hpc.training.interrupt import Interrupted

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from eva_hpc.benchmarks import catalogue, fetch
+from eva_hpc.benchmarks.official import catalogue, fetch
 from eva_hpc.commands import data
 from tests.benchmarks.file_server import PROMPT, QUESTIONS, STAND_IN, FileServer, made_up, serve
 

@@ -17,8 +17,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from eva_hpc.benchmarks import servers
 from eva_hpc.benchmarks.files import read_rows
+from eva_hpc.benchmarks.judging import servers
 from eva_hpc.commands.judge import judge as command
 from eva_hpc.commands.score import app as score_app
 from eva_hpc.inference.openai_client import RetryPolicy

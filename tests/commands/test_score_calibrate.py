@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from eva_hpc.benchmarks import data_folder
+from eva_hpc.benchmarks.official import data_folder
 from eva_hpc.commands.score.calibrate import calibrate
 from tests.benchmarks import made_up
 from tests.benchmarks.judge_server import JudgeServer, running_judge

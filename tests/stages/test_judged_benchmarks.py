@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from eva_hpc.benchmarks import consult
+from eva_hpc.benchmarks.judging import consult
 from eva_hpc.benchmarks.registry import JUDGED
 from eva_hpc.cluster.execution import mark_of_progress
 from eva_hpc.config.benchmark import Judge

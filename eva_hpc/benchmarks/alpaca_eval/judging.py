@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from eva_hpc.benchmarks.alpaca_eval import preference
 from eva_hpc.benchmarks.files import Row, read_text
-from eva_hpc.benchmarks.judged import Ask, JudgedQuestion, Message, ModelAnswer, Reply
+from eva_hpc.benchmarks.judging.protocol import Ask, JudgedQuestion, Message, ModelAnswer, Reply
 from eva_hpc.config.errors import ConfigError
 
 Labels = Literal["logprobs", "text"]

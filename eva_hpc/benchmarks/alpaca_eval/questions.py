@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from eva_hpc.benchmarks.files import Row, read_rows
-from eva_hpc.benchmarks.judged import JudgedQuestion, ModelAnswer
+from eva_hpc.benchmarks.judging.protocol import JudgedQuestion, ModelAnswer
 from eva_hpc.config.errors import ConfigError
 from eva_hpc.store.seeds import content_id
 

@@ -15,9 +15,9 @@ from eva_hpc.benchmarks.alpaca_eval.length_control import is_plausible
 from eva_hpc.benchmarks.alpaca_eval.preference import SAME, recompute, stored
 from eva_hpc.benchmarks.alpaca_eval.resampling import length_controlled_interval
 from eva_hpc.benchmarks.alpaca_eval.win_rate import average_length, win_rate
-from eva_hpc.benchmarks.coverage import LEAST_COVERAGE, Coverage
 from eva_hpc.benchmarks.files import Row
-from eva_hpc.benchmarks.intervals import interval
+from eva_hpc.benchmarks.statistics.coverage import LEAST_COVERAGE, Coverage
+from eva_hpc.benchmarks.statistics.intervals import interval
 from eva_hpc.store.seeds import content_id
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from eva_hpc.benchmarks.arena_hard.judge_prompts import JudgePrompts
 from eva_hpc.benchmarks.arena_hard.verdict import OUTCOMES, labels, parse
 from eva_hpc.benchmarks.files import Row
-from eva_hpc.benchmarks.judged import Ask, JudgedQuestion, Message, ModelAnswer, Reply
+from eva_hpc.benchmarks.judging.protocol import Ask, JudgedQuestion, Message, ModelAnswer, Reply
 from eva_hpc.config.errors import ConfigError
 
 FOLLOW_UP = "Please go on from where you stopped, and end with one of the verdict labels."

@@ -16,7 +16,7 @@ from eva_hpc.benchmarks.arena_hard.bradley_terry import (
 )
 from eva_hpc.benchmarks.arena_hard.style_control import StyleControl, Styles, control
 from eva_hpc.benchmarks.arena_hard.verdict import Version
-from eva_hpc.benchmarks.intervals import interval
+from eva_hpc.benchmarks.statistics.intervals import interval
 
 NAMES = ("win_rate", "ci_low", "ci_high", "official_ci_low", "official_ci_high")
 STYLE_NAMES = ("sc_win_rate", "sc_ci_low", "sc_ci_high", "official_sc_ci_low", "official_sc_ci_high")

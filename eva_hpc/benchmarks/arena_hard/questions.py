@@ -29,7 +29,7 @@ from eva_hpc.benchmarks.arena_hard.style import (
 )
 from eva_hpc.benchmarks.arena_hard.verdict import Version
 from eva_hpc.benchmarks.files import Row, read_rows
-from eva_hpc.benchmarks.judged import JudgedQuestion, ModelAnswer
+from eva_hpc.benchmarks.judging.protocol import JudgedQuestion, ModelAnswer
 from eva_hpc.config.errors import ConfigError
 
 ESTIMATED = (

@@ -22,7 +22,7 @@ from eva_hpc.benchmarks.arena_hard.model_numbers import Numbers
 from eva_hpc.benchmarks.arena_hard.style_control import Styles
 from eva_hpc.benchmarks.arena_hard.tally import Tally
 from eva_hpc.benchmarks.arena_hard.verdict import Version
-from eva_hpc.benchmarks.coverage import LEAST_COVERAGE, Coverage
+from eva_hpc.benchmarks.statistics.coverage import LEAST_COVERAGE, Coverage
 from eva_hpc.config.errors import ConfigError, did_you_mean
 
 HEADLINE = "hard_prompt"

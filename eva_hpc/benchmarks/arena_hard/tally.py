@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Set
 from eva_hpc.benchmarks.arena_hard.battles import games_in
 from eva_hpc.benchmarks.arena_hard.judgments import Judgment
 from eva_hpc.benchmarks.arena_hard.verdict import Version
-from eva_hpc.benchmarks.coverage import Coverage
+from eva_hpc.benchmarks.statistics.coverage import Coverage
 
 NO_JUDGE = "unknown"
 """A battle file does not name its judge."""

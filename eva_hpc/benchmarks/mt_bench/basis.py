@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from eva_hpc.benchmarks.coverage import Coverage
-from eva_hpc.benchmarks.judged import JudgedQuestion
+from eva_hpc.benchmarks.judging.protocol import JudgedQuestion
 from eva_hpc.benchmarks.mt_bench.judgments import Judgment
+from eva_hpc.benchmarks.statistics.coverage import Coverage
 from eva_hpc.config.benchmark import MT_BENCH_TEMPERATURES
 
 METRICS = ("turn_1", "turn_2", "average")

@@ -14,7 +14,7 @@ from string import Formatter
 from typing import NamedTuple
 
 from eva_hpc.benchmarks.files import Row, read_rows
-from eva_hpc.benchmarks.judged import Ask, JudgedQuestion, ModelAnswer, Reply
+from eva_hpc.benchmarks.judging.protocol import Ask, JudgedQuestion, ModelAnswer, Reply
 from eva_hpc.benchmarks.mt_bench.questions import NEED_REFERENCE, check_references, official_id
 from eva_hpc.benchmarks.mt_bench.rating import API_ERROR, FAILED, rating
 from eva_hpc.config.errors import ConfigError
@@ -38,7 +38,7 @@ class _Prompt(NamedTuple):
 
 
 class MTBench:
-    """A judged benchmark (:class:`eva_hpc.benchmarks.judged.JudgedBenchmark`).
+    """A judged benchmark (:class:`eva_hpc.benchmarks.judging.protocol.JudgedBenchmark`).
 
     Args:
         prompts: the official judge_prompts.jsonl, or one with prompts of the same names.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from eva_hpc.benchmarks.files import Row, read_rows
-from eva_hpc.benchmarks.judged import JudgedQuestion, ModelAnswer
+from eva_hpc.benchmarks.judging.protocol import JudgedQuestion, ModelAnswer
 from eva_hpc.benchmarks.mt_bench.judgments import question_name
 from eva_hpc.benchmarks.mt_bench.rating import API_ERROR
 from eva_hpc.config.errors import ConfigError

@@ -14,14 +14,14 @@ from math import fsum
 from statistics import fmean
 from typing import Any
 
-from eva_hpc.benchmarks.coverage import LEAST_COVERAGE, Coverage
 from eva_hpc.benchmarks.files import Row
-from eva_hpc.benchmarks.intervals import interval
-from eva_hpc.benchmarks.judged import JudgedQuestion
+from eva_hpc.benchmarks.judging.protocol import JudgedQuestion
 from eva_hpc.benchmarks.mt_bench.basis import METRICS, Basis, Key, bases, categories, expected_turns
 from eva_hpc.benchmarks.mt_bench.judgments import UNNAMED, Judgment, read_judgments
 from eva_hpc.benchmarks.mt_bench.questions import reference_warning
 from eva_hpc.benchmarks.mt_bench.rating import HIGHEST, LOWEST
+from eva_hpc.benchmarks.statistics.coverage import LEAST_COVERAGE, Coverage
+from eva_hpc.benchmarks.statistics.intervals import interval
 from eva_hpc.config.errors import ConfigError
 
 _EXAMPLES = 3

@@ -67,7 +67,7 @@ def _length_control(
     from eva_hpc.benchmarks.alpaca_eval.arms import LengthControl
     from eva_hpc.benchmarks.alpaca_eval.difficulty import read_difficulty
     from eva_hpc.benchmarks.alpaca_eval.length_control import read_gamed
-    from eva_hpc.benchmarks.data_folder import stand_in_at
+    from eva_hpc.benchmarks.official.data_folder import stand_in_at
     from eva_hpc.config.errors import ConfigError
 
     if gamed is None:

@@ -15,10 +15,10 @@ from eva_hpc.commands.score.options import DEFAULT_COVERAGE, AsJson, Force, MinC
 from eva_hpc.config.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
-    from eva_hpc.benchmarks.judge_files import Answered, Assignment
-    from eva_hpc.benchmarks.judged import JudgedQuestion
-    from eva_hpc.benchmarks.judged_numbers import How, ModelNumbers, Source
-    from eva_hpc.benchmarks.published import Published
+    from eva_hpc.benchmarks.calibration.numbers import How, ModelNumbers, Source
+    from eva_hpc.benchmarks.calibration.published import Published
+    from eva_hpc.benchmarks.judging.answer_files import Answered, Assignment
+    from eva_hpc.benchmarks.judging.protocol import JudgedQuestion
     from eva_hpc.config import benchmark as sections
 
 _Files = list[Path]
@@ -74,10 +74,10 @@ def calibrate(
     Exit codes: 0 compared, 1 a number was refused or the judge failed, 2 a mistake in what was asked, 130 interrupted.
     """
     with told_plainly():
-        from eva_hpc.benchmarks.calibration import agreement
-        from eva_hpc.benchmarks.judged_numbers import How, judge_of, numbers_of, read_judgments
-        from eva_hpc.benchmarks.published import official_set_of, published_numbers
-        from eva_hpc.benchmarks.question_agreement import question_agreement
+        from eva_hpc.benchmarks.calibration.agreement import agreement
+        from eva_hpc.benchmarks.calibration.by_question import question_agreement
+        from eva_hpc.benchmarks.calibration.numbers import How, judge_of, numbers_of, read_judgments
+        from eva_hpc.benchmarks.calibration.published import official_set_of, published_numbers
 
         if (judge is None) == (not judgments):
             raise ConfigError("give --judgments FILE …, or --judge MODEL to have answers judged: one of the two")
@@ -122,7 +122,7 @@ def calibrate(
                 config=config,
                 creative_baseline=creative_baseline,
             )
-            from eva_hpc.benchmarks.judge_files import assignment
+            from eva_hpc.benchmarks.judging.answer_files import assignment
             from eva_hpc.config.benchmark import official_set
 
             known = published_numbers(benchmark, official_set(section), published)
@@ -172,7 +172,7 @@ def _check_alone(**given: object) -> None:
 def _length_control(
     benchmark: str, difficulty: Path | None, gamed: Path | None, notes: list[str]
 ) -> tuple[Path | None, Path | None]:
-    from eva_hpc.benchmarks.data_folder import official_or_none
+    from eva_hpc.benchmarks.official.data_folder import official_or_none
 
     if (difficulty or gamed) and benchmark != "alpaca_eval":
         raise ConfigError(f"--difficulty, --gamed: are for alpaca_eval only; found benchmark {benchmark}")
@@ -197,8 +197,8 @@ def _questions(benchmark: str, path: Path | None) -> list[JudgedQuestion] | None
 
 def _answers(work: Assignment, set_: str, paths: Sequence[Path], known: Published, notes: list[str]) -> Iterator[Answered]:
     """Answers to judge, only of models with published numbers: others would cost money for nothing."""
-    from eva_hpc.benchmarks.data_folder import answers
-    from eva_hpc.benchmarks.judge_files import answered
+    from eva_hpc.benchmarks.judging.answer_files import answered
+    from eva_hpc.benchmarks.official.data_folder import answers
 
     at_hand = {} if paths else answers(set_)
     without = [model for model in at_hand if model not in known.models]
@@ -228,8 +228,8 @@ def _judged(
     notes: list[str],
 ) -> tuple[list[Source], dict[str, Any]]:
     """Have all answers judged in one go. Returns rows by model, and what to tell of it."""
-    from eva_hpc.benchmarks.judge_cost import describe_usage
-    from eva_hpc.benchmarks.judged_numbers import model_of
+    from eva_hpc.benchmarks.calibration.numbers import model_of
+    from eva_hpc.benchmarks.judging.cost import describe_usage
     from eva_hpc.commands.judge import notes as notes_on
     from eva_hpc.commands.judge import served, spent
 
@@ -255,8 +255,8 @@ def _official_numbers(
     benchmark: str, official: Sequence[Source], how: How, known: Published, notes: list[str]
 ) -> dict[str, ModelNumbers]:
     """Numbers from the official judge's own judgments, and a note where they are not the published ones."""
-    from eva_hpc.benchmarks.calibration import SAME
-    from eva_hpc.benchmarks.judged_numbers import numbers_of
+    from eva_hpc.benchmarks.calibration.agreement import SAME
+    from eva_hpc.benchmarks.calibration.numbers import numbers_of
 
     found = numbers_of(benchmark, official, how)
     for model, one in found.items():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from eva_hpc.config.errors import did_you_mean
 
 if TYPE_CHECKING:
-    from eva_hpc.benchmarks.calibration import Agreement
+    from eva_hpc.benchmarks.calibration.agreement import Agreement
 
 
 def screen(told: Mapping[str, Any], metrics: Mapping[str, Agreement], published_models: Sequence[str]) -> str:

@@ -129,8 +129,8 @@ def _unlike(a: _Side, b: _Side, force: bool) -> list[str]:
 
 
 def _compared(a: _Side, b: _Side, name: str) -> dict[str, Any]:
-    from eva_hpc.benchmarks.paired import Difference
-    from eva_hpc.benchmarks.paired import compare as paired
+    from eva_hpc.benchmarks.statistics.paired import Difference
+    from eva_hpc.benchmarks.statistics.paired import compare as paired
 
     ours, theirs = a.metrics[name], b.metrics[name]
     found = paired(ours.per_question, theirs.per_question, ours.weights, theirs.weights)
@@ -143,7 +143,7 @@ def _compared(a: _Side, b: _Side, name: str) -> dict[str, Any]:
 def _length_controlled(a: _Side, b: _Side, ours: _Metric, theirs: _Metric) -> dict[str, Any]:
     """Of the length-controlled win rates, each fitted to all rows of its model."""
     from eva_hpc.benchmarks.alpaca_eval.resampling import length_controlled_difference
-    from eva_hpc.benchmarks.paired import Difference
+    from eva_hpc.benchmarks.statistics.paired import Difference
 
     difference = Difference(None, None, None, None, 0, 0, _refusals((a, ours), (b, theirs)))
     if a.lc_arm is not None and b.lc_arm is not None:
@@ -219,7 +219,7 @@ def _alpaca_eval(file: Path, wanted: str | None, option: str, how: _How) -> _Sid
     from eva_hpc.benchmarks.alpaca_eval.length_control import read_gamed
     from eva_hpc.benchmarks.alpaca_eval.questions import read_questions
     from eva_hpc.benchmarks.alpaca_eval.score import score
-    from eva_hpc.benchmarks.data_folder import stand_in_at
+    from eva_hpc.benchmarks.official.data_folder import stand_in_at
 
     rows = read_annotations(file)
     questions = None if how.questions is None else [one["turns"][0] for one in read_questions(how.questions)]

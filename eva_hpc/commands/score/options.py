@@ -7,7 +7,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from eva_hpc.benchmarks.coverage import LEAST_COVERAGE
+from eva_hpc.benchmarks.statistics.coverage import LEAST_COVERAGE
 from eva_hpc.commands.options import WORK_FAILED
 
 AsJson = Annotated[bool, typer.Option("--json", help="as one JSON object")]

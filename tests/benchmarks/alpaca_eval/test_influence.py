@@ -11,7 +11,7 @@ from eva_hpc.benchmarks.alpaca_eval.difficulty import read_difficulty
 from eva_hpc.benchmarks.alpaca_eval.influence import pseudo_values
 from eva_hpc.benchmarks.alpaca_eval.length_control import read_gamed
 from eva_hpc.benchmarks.alpaca_eval.resampling import length_controlled_difference, length_controlled_interval
-from eva_hpc.benchmarks.paired import compare
+from eva_hpc.benchmarks.statistics.paired import compare
 
 pytestmark = pytest.mark.slow  # seconds of arithmetic on real data
 

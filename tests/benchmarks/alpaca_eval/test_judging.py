@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from eva_hpc.benchmarks.alpaca_eval.annotated import read_annotations
 from eva_hpc.benchmarks.alpaca_eval.judging import AlpacaEvalJudging, read_template
 from eva_hpc.benchmarks.alpaca_eval.preference import is_switched, recompute
-from eva_hpc.benchmarks.judged import Reply
+from eva_hpc.benchmarks.judging.protocol import Reply
 from eva_hpc.config.errors import ConfigError
 
 TEMPLATE = (

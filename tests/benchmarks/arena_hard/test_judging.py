@@ -10,7 +10,7 @@ from eva_hpc.benchmarks.arena_hard.judge_prompts import read_v01, read_v2
 from eva_hpc.benchmarks.arena_hard.judging import FOLLOW_UP, ArenaHard
 from eva_hpc.benchmarks.arena_hard.judgments import judgments_from
 from eva_hpc.benchmarks.arena_hard.score import score_judgments
-from eva_hpc.benchmarks.judged import JudgedBenchmark, JudgedQuestion, ModelAnswer, Reply
+from eva_hpc.benchmarks.judging.protocol import JudgedBenchmark, JudgedQuestion, ModelAnswer, Reply
 from eva_hpc.config.errors import ConfigError
 from tests.benchmarks.arena_hard.made_up import SYSTEM, V01_CONFIG, V2_CONFIG, V2_SETTINGS
 

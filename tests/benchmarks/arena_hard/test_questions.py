@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from eva_hpc.benchmarks.arena_hard.questions import answer_rows, read_answers, read_questions
-from eva_hpc.benchmarks.judged import ModelAnswer
+from eva_hpc.benchmarks.judging.protocol import ModelAnswer
 from eva_hpc.config.errors import ConfigError
 from tests.benchmarks.arena_hard.made_up import write
 

@@ -9,7 +9,7 @@ from eva_hpc.benchmarks.arena_hard.battles import Battle, read_battles
 from eva_hpc.benchmarks.arena_hard.judgments import judgments_from, read_judgments, reparse
 from eva_hpc.benchmarks.arena_hard.score import Options, score_battles, score_judgments, write_battles
 from eva_hpc.benchmarks.arena_hard.style import Style
-from eva_hpc.benchmarks.intervals import interval
+from eva_hpc.benchmarks.statistics.intervals import interval
 from eva_hpc.config.errors import ConfigError
 from tests.benchmarks.arena_hard.made_up import LABELS, v01_row, v2_row
 

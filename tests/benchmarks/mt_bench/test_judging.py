@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eva_hpc.benchmarks.files import read_rows
-from eva_hpc.benchmarks.judged import Ask, Reply
+from eva_hpc.benchmarks.judging.protocol import Ask, Reply
 from eva_hpc.benchmarks.mt_bench.judging import MTBench
 from eva_hpc.benchmarks.mt_bench.questions import read_questions, read_references
 from eva_hpc.benchmarks.mt_bench.score import score

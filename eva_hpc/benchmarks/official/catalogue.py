@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from eva_hpc.benchmarks.data_file import DataFile, StandIn
+from eva_hpc.benchmarks.official.data_file import DataFile, StandIn
 from eva_hpc.config.errors import ConfigError, did_you_mean
 
 CC_BY_NC = "CC BY-NC 4.0"

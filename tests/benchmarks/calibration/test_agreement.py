@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from eva_hpc.benchmarks.calibration import Agreement, agreement
+from eva_hpc.benchmarks.calibration.agreement import Agreement, agreement
+from eva_hpc.benchmarks.calibration.by_question import question_agreement
+from eva_hpc.benchmarks.calibration.numbers import How, ModelNumbers, Number, numbers_of
+from eva_hpc.benchmarks.calibration.published import published_numbers, read_published
 from eva_hpc.benchmarks.files import read_rows
-from eva_hpc.benchmarks.judged_numbers import How, ModelNumbers, Number, numbers_of
-from eva_hpc.benchmarks.published import published_numbers, read_published
-from eva_hpc.benchmarks.question_agreement import question_agreement
 from eva_hpc.config.errors import ConfigError
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from eva_hpc.benchmarks.intervals import interval
-from eva_hpc.benchmarks.judged_numbers import ModelNumbers, Number
-from eva_hpc.benchmarks.paired import compare
+from eva_hpc.benchmarks.calibration.numbers import ModelNumbers, Number
+from eva_hpc.benchmarks.statistics.intervals import interval
+from eva_hpc.benchmarks.statistics.paired import compare
 
 FEW = 5
 """With fewer models even the same order in both has p > 0.05."""

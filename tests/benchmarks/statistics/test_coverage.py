@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eva_hpc.benchmarks.coverage import Coverage
+from eva_hpc.benchmarks.statistics.coverage import Coverage
 
 
 @pytest.mark.parametrize(("expected", "judged"), [(100, 95), (160, 152), (20, 19), (1, 1), (3, 3)])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from eva_hpc.benchmarks.consult import JudgeServer
-from eva_hpc.benchmarks.judge_key import api_key, base_url
+from eva_hpc.benchmarks.judging.consult import JudgeServer
+from eva_hpc.benchmarks.judging.environment import api_key, base_url
 from eva_hpc.config.benchmark import Judge
 from eva_hpc.inference.openai_client import RetryPolicy
 

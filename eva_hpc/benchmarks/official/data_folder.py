@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from eva_hpc.benchmarks import catalogue
-from eva_hpc.benchmarks.data_file import DataFile, StandIn
+from eva_hpc.benchmarks.official import catalogue
+from eva_hpc.benchmarks.official.data_file import DataFile, StandIn
 from eva_hpc.config.errors import ConfigError
 from eva_hpc.store.artifacts import write_atomically
 

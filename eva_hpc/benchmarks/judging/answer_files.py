@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eva_hpc.benchmarks import data_folder
-from eva_hpc.benchmarks.consult import Item
 from eva_hpc.benchmarks.files import Row
-from eva_hpc.benchmarks.judged import JudgedBenchmark, JudgedQuestion, ModelAnswer
+from eva_hpc.benchmarks.judging.consult import Item
+from eva_hpc.benchmarks.judging.protocol import JudgedBenchmark, JudgedQuestion, ModelAnswer
+from eva_hpc.benchmarks.official import data_folder
 from eva_hpc.benchmarks.registry import JUDGED
 from eva_hpc.config import benchmark as config
 from eva_hpc.config.errors import ConfigError, did_you_mean

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from eva_hpc.benchmarks.consult import JudgeServer, JudgeUnfit, consult, probe
-from eva_hpc.benchmarks.judged import ModelAnswer
+from eva_hpc.benchmarks.judging.consult import JudgeServer, JudgeUnfit, consult, probe
+from eva_hpc.benchmarks.judging.protocol import ModelAnswer
 from eva_hpc.benchmarks.registry import JUDGED, Options
 from eva_hpc.inference.completion_cache import CompletionCache
 from tests.benchmarks import made_up
 
 pytest.importorskip("vllm")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 KEY = "a-key-for-this-test"
 ALL_TOKENS = 400  # the tiny tokenizer's: a random model's first tokens are rarely m and M
 

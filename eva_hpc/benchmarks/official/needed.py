@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from eva_hpc.benchmarks import data_folder
-from eva_hpc.benchmarks.catalogue import CATALOGUE
+from eva_hpc.benchmarks.official import data_folder
+from eva_hpc.benchmarks.official.catalogue import CATALOGUE
 from eva_hpc.config.errors import ConfigError
 from eva_hpc.config.fingerprint import fingerprint
 from eva_hpc.config.paths import references

@@ -21,7 +21,7 @@ from itertools import islice
 from typing import Any
 
 from eva_hpc.benchmarks.files import Row
-from eva_hpc.benchmarks.judged import Ask, JudgedBenchmark, JudgedQuestion, ModelAnswer, Reply
+from eva_hpc.benchmarks.judging.protocol import Ask, JudgedBenchmark, JudgedQuestion, ModelAnswer, Reply
 from eva_hpc.config.errors import ConfigError
 from eva_hpc.inference.completion_cache import CompletionCache, Record, completion_key, json_sha256
 from eva_hpc.inference.openai_client import (

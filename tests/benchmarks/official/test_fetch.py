@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from eva_hpc.benchmarks import fetch
-from eva_hpc.benchmarks.catalogue import files_of
-from eva_hpc.benchmarks.data_file import DataFile
-from eva_hpc.benchmarks.fetch import Fetched, download, take
+from eva_hpc.benchmarks.official import fetch
+from eva_hpc.benchmarks.official.catalogue import files_of
+from eva_hpc.benchmarks.official.data_file import DataFile
+from eva_hpc.benchmarks.official.fetch import Fetched, download, take
 from eva_hpc.config.errors import ConfigError
 from tests.benchmarks.file_server import ANCIENT, ODDS, PROMPT, QUESTIONS, STAND_IN, FileServer, made_up, serve
 

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from eva_hpc.benchmarks.calibration.numbers import Source, judge_of
 from eva_hpc.benchmarks.files import Row
-from eva_hpc.benchmarks.intervals import interval
-from eva_hpc.benchmarks.judged_numbers import Source, judge_of
+from eva_hpc.benchmarks.statistics.intervals import interval
 from eva_hpc.config.errors import ConfigError
 
 _Thing = tuple[str, str, str]

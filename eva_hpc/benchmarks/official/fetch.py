@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
-from eva_hpc.benchmarks.data_file import DataFile
-from eva_hpc.benchmarks.data_folder import Found, aside, look, put
+from eva_hpc.benchmarks.official.data_file import DataFile
+from eva_hpc.benchmarks.official.data_folder import Found, aside, look, put
 from eva_hpc.config.errors import ConfigError
 from eva_hpc.store.artifacts import write_atomically
 

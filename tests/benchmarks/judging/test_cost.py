@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from eva_hpc.benchmarks.consult import JudgeServer, Usage, consult
-from eva_hpc.benchmarks.judge_cost import Price, describe_usage, estimate
+from eva_hpc.benchmarks.judging.consult import JudgeServer, Usage, consult
+from eva_hpc.benchmarks.judging.cost import Price, describe_usage, estimate
 from eva_hpc.inference.completion_cache import CompletionCache
 from tests.benchmarks import judge_server
 from tests.benchmarks.judge_server import Says, running_judge

@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from eva_hpc.benchmarks.catalogue import CATALOGUE, files_of, stand_in_of
-from eva_hpc.benchmarks.data_file import DataFile, git_blob
+from eva_hpc.benchmarks.official.catalogue import CATALOGUE, files_of, stand_in_of
+from eva_hpc.benchmarks.official.data_file import DataFile, git_blob
 from eva_hpc.config.errors import ConfigError
 
 by_path = pytest.mark.parametrize("file", CATALOGUE, ids=lambda file: file.path)

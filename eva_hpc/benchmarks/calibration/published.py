@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eva_hpc.benchmarks import data_folder
+from eva_hpc.benchmarks.calibration.numbers import Source
 from eva_hpc.benchmarks.files import read_csv
-from eva_hpc.benchmarks.judged_numbers import Source
+from eva_hpc.benchmarks.official import data_folder
 from eva_hpc.config.benchmark import OFFICIAL_JUDGES
 from eva_hpc.config.errors import ConfigError
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from eva_hpc.benchmarks import catalogue
-from eva_hpc.benchmarks.data_folder import (
+from eva_hpc.benchmarks.official import catalogue
+from eva_hpc.benchmarks.official.data_folder import (
     answers,
     data_folder,
     look,

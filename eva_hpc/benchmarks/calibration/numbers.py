@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from eva_hpc.benchmarks.coverage import LEAST_COVERAGE
 from eva_hpc.benchmarks.files import Row, read_rows
-from eva_hpc.benchmarks.judged import JudgedQuestion
+from eva_hpc.benchmarks.judging.protocol import JudgedQuestion
+from eva_hpc.benchmarks.statistics.coverage import LEAST_COVERAGE
 from eva_hpc.config.errors import ConfigError
 from eva_hpc.store.seeds import content_id
 
@@ -109,7 +109,7 @@ def _alpaca_eval(sources: Sequence[Source], how: How) -> dict[str, ModelNumbers]
     from eva_hpc.benchmarks.alpaca_eval.difficulty import read_difficulty
     from eva_hpc.benchmarks.alpaca_eval.length_control import read_gamed
     from eva_hpc.benchmarks.alpaca_eval.score import score
-    from eva_hpc.benchmarks.data_folder import stand_in_at
+    from eva_hpc.benchmarks.official.data_folder import stand_in_at
 
     notes = [stand_in.note for path in (how.difficulty, how.gamed) if path and (stand_in := stand_in_at(path))]
     difficulties = None if how.difficulty is None else read_difficulty(how.difficulty)

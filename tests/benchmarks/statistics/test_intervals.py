@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eva_hpc.benchmarks.intervals import interval
+from eva_hpc.benchmarks.statistics.intervals import interval
 
 
 def test_the_interval_of_a_mean_is_that_of_the_normal_distribution():

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from eva_hpc.benchmarks.paired import across_seeds, compare, holm, over_seeds
+from eva_hpc.benchmarks.statistics.paired import across_seeds, compare, holm, over_seeds
 
 FEW = 400  # resamples where the exact interval does not matter
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eva_hpc.benchmarks.consult import Item, JudgeServer, Usage, Wanted, usage_of, wanted
-from eva_hpc.benchmarks.judged import JudgedBenchmark
+from eva_hpc.benchmarks.judging.consult import Item, JudgeServer, Usage, Wanted, usage_of, wanted
+from eva_hpc.benchmarks.judging.protocol import JudgedBenchmark
 from eva_hpc.inference.completion_cache import CompletionCache
 
 CHARACTERS_PER_TOKEN = 4.0
@@ -89,7 +89,7 @@ def estimate(
     usual_completion_tokens: int | None = None,
     price: Price | None = None,
 ) -> Estimate:
-    """What :func:`~eva_hpc.benchmarks.consult.consult` would ask. Sends nothing.
+    """What :func:`~eva_hpc.benchmarks.judging.consult.consult` would ask. Sends nothing.
 
     Prompt tokens are estimated from the characters; once the cache answers some of the requests, with their tokens per
     character. Completion tokens are `usual_completion_tokens` each; or as many as those in the cache have on average.

@@ -12,8 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from eva_hpc.benchmarks.consult import Consultation, JudgeServer, JudgeUnfit, JudgeUnreachable, Probe, Usage, consult, probe
-from eva_hpc.benchmarks.judged import JudgedBenchmark, JudgedQuestion, ModelAnswer
+from eva_hpc.benchmarks.judging.consult import (
+    Consultation,
+    JudgeServer,
+    JudgeUnfit,
+    JudgeUnreachable,
+    Probe,
+    Usage,
+    consult,
+    probe,
+)
+from eva_hpc.benchmarks.judging.protocol import JudgedBenchmark, JudgedQuestion, ModelAnswer
 from eva_hpc.benchmarks.registry import JUDGED
 from eva_hpc.config.errors import ConfigError
 from eva_hpc.inference.completion_cache import CompletionCache
@@ -24,7 +33,7 @@ from tests.benchmarks import judge_server as judge_module
 from tests.benchmarks.judge_server import Act, Call, HangsUp, Says, Sends, Stalls, running_judge
 from tests.benchmarks.yes_no import SAVED, YesNo, items, judge_at
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NO_CHOICE = b'{"choices": []}'
 
 

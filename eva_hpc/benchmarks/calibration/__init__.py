@@ -1,0 +1,1 @@
+"""A substitute judge against published numbers: level, rank, and question by question."""

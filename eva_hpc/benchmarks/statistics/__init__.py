@@ -1,0 +1,1 @@
+"""Coverage, intervals over questions, and paired comparisons."""
