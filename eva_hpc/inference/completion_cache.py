@@ -5,7 +5,8 @@ FOLDER/WRITER.jsonl    {"key":"5f2c…","model":"gpt-4.1","parameters":{…},"re
 
 Several processes, on several machines with a shared file system, may read and write at once: a file has one writer, a record
 is one line, and nothing is ever changed, so that no lock is needed. A record is on disk before :meth:`CompletionCache.add`
-returns. Only answers are kept, never failures.
+returns. Only answers are kept, never failures. A line ``{"key":"5f2c…","forgotten":1767225600.0}`` says that what is known of
+the key up to then counts no more.
 
 How big it gets: about 1 kB for a judgment of AlpacaEval (five log-probabilities), 1.5 kB for one of MT-Bench, 3 kB for one of
 Arena-Hard (mostly the judge's text); 4 MB for a model on all three. Looking something up reads all files once, 1 GB in a second
@@ -17,8 +18,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import socket
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,7 @@ from eva_hpc.inference.engine import Message
 from eva_hpc.store.artifacts import sync
 
 _BEGIN = b'{"key":"'
+_FORGOTTEN = re.compile(rb'\{"key":"[0-9a-f]{64}","forgotten":([0-9.]+)\}\n')
 _KEY = slice(len(_BEGIN), len(_BEGIN) + 64)
 
 
@@ -85,10 +89,11 @@ class CompletionCache:
         self.damaged = 0
 
     def find(self, keys: Collection[str]) -> dict[str, Record]:
-        """The records of those keys that are there. Of several with one key, the one that arrived first."""
+        """The records of those keys that are there and not forgotten. Of several with one key, the one that arrived first."""
         self.damaged = 0
         wanted = {key.encode() for key in keys}
-        found: dict[str, Record] = {}
+        found: dict[str, list[Record]] = {}
+        forgotten: dict[str, float] = {}
         for path in sorted(self.folder.glob("*.jsonl")) if wanted else []:
             with path.open("rb") as file:
                 for line in file:
@@ -97,15 +102,21 @@ class CompletionCache:
                     if not (line.startswith(_BEGIN) and line.endswith(b"}\n")):
                         self.damaged += 1
                     elif line[_KEY] in wanted:
-                        self._keep(line, found)
-        return found
+                        self._keep(line, found, forgotten)
+        earliest = (min(records, key=lambda record: record.time) for records in found.values())
+        if forgotten:
+            known = ([one for one in records if one.time > forgotten.get(one.key, 0.0)] for records in found.values())
+            earliest = (min(records, key=lambda record: record.time) for records in known if records)
+        return {record.key: record for record in earliest}
 
-    def _keep(self, line: bytes, found: dict[str, Record]) -> None:
-        record = _parse(line)
-        if record is None:
+    def _keep(self, line: bytes, found: dict[str, list[Record]], forgotten: dict[str, float]) -> None:
+        if (mark := _FORGOTTEN.fullmatch(line)) is not None:
+            key = line[_KEY].decode()
+            forgotten[key] = max(forgotten.get(key, 0.0), float(mark[1]))
+        elif (record := _parse(line)) is not None:
+            found.setdefault(record.key, []).append(record)
+        else:
             self.damaged += 1
-        elif record.key not in found or record.time < found[record.key].time:
-            found[record.key] = record
 
     def add(self, record: Record) -> None:
         """Write a record; it is on disk when this returns.
@@ -114,7 +125,14 @@ class CompletionCache:
             OSError: it is not, e.g. the disk is full. What is there stays readable.
         """
         # Escaped to ASCII: no character in it, not even half a surrogate pair, can break the line or fail to be written.
-        line = json.dumps(vars(record), separators=(",", ":")).encode() + b"\n"
+        self._write(json.dumps(vars(record), separators=(",", ":")).encode() + b"\n")
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Let these keys be asked again: what is known of them is of no use. The records stay in their files."""
+        for key in keys:
+            self._write(b'{"key":"%s","forgotten":%.6f}\n' % (key.encode(), time.time()))
+
+    def _write(self, line: bytes) -> None:
         new = not self.path.exists()
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab+", buffering=0) as file:

@@ -32,6 +32,8 @@ _PASSING = (408, 409, 425)
 _UNSUPPORTED = re.compile(
     r"unsupported|unrecogni[sz]ed|unknown|unexpected|(?:not|n't) (?:be )?(?:support|permit|allow)|greater than max", re.I
 )
+_SECRET = 8
+"""Characters from which on a key is one: servers that want none are given words such as EMPTY."""
 _POLL_S = 0.1
 _TELL_AGAIN_S = 60.0
 _TOLD = "told to stop; every answer that arrived is kept"
@@ -370,7 +372,8 @@ class _Batch:
     def failure(self, error: _FailedError) -> ApiFailure:
         """For people: on one line, not too long, without the key."""
         detail = " ".join(error.detail.split())
-        detail = (detail.replace(self.api_key, "[key]") if self.api_key else detail)[:300]
+        secret = self.api_key if self.api_key and len(self.api_key) >= _SECRET else None
+        detail = (detail.replace(secret, "[key]") if secret else detail)[:300]
         return ApiFailure(error.reason, detail, error.transient)
 
     async def attempt(self, request: ChatRequest) -> Completion:

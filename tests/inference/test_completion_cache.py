@@ -203,3 +203,14 @@ def test_only_lines_that_are_asked_for_are_parsed(cache: CompletionCache, monkey
     monkeypatch.setattr(json, "loads", counted)
     cache.find(keys(2))
     assert len(parsed) == 2
+
+
+def test_what_is_forgotten_is_as_if_it_had_never_been_said_until_it_is_said_again(cache: CompletionCache) -> None:
+    (key,) = keys(1)
+    cache.add(record(text="no use", time=1.0))
+    cache.forget([key])
+    assert cache.find([key]) == {}
+    assert cache.damaged == 0
+    later = record(text="m", time=2e9 * 2)
+    CompletionCache(cache.folder, writer="another").add(later)
+    assert cache.find([key]) == {key: later}

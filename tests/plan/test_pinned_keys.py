@@ -6,6 +6,8 @@ that leaves results as they were by default must not.
 
 from __future__ import annotations
 
+from tests.plan.test_judge_calls import CONTENT, judged
+
 LAB_KEYS = {
     "questions/9043d92b67de4b9d1e07",
     "start_policy/e706801b4ec06af66ab4",
@@ -68,6 +70,17 @@ FULL_KEYS = {
     "judge/43095d7de5e92e1296b2",
     "evaluate/1d18dc39ecceb9209e0d",
 }
+JUDGED_KEYS = {
+    "judged_questions/d38a9a80012b1ccc3e64",
+    "answer/ea923e363efe31333bf5",
+    "ask_judge/113f1216a06c10feb2bf",
+    "judged_score/f16554504ced49018d30",
+    "judged_questions/936a2a8fda3a546a9e34",
+    "answer/ac35b0e306226f51d69c",
+    "ask_judge/cf1b2836b22027134738",
+    "judged_score/8bfe1cda504461a388c8",
+}
+"""Of AlpacaEval and MT-Bench: the evaluation alone."""
 
 
 def test_the_keys_of_a_lab_sweep_are_what_they_always_were(plan_of):
@@ -76,3 +89,9 @@ def test_the_keys_of_a_lab_sweep_are_what_they_always_were(plan_of):
 
 def test_the_keys_of_a_full_sweep_are_what_they_always_were(plan_of, full):
     assert plan_of({"responses_per_prompt": [2, 4]}, seeds=(1,), recipe=full).by_id.keys() == FULL_KEYS
+
+
+def test_the_keys_of_judged_benchmarks_are_what_they_always_were(plan_of, full):
+    content = {**CONTENT, "/models/policy": "p", "/data/prompts.jsonl": "d", "/models/reward": "r"}
+    plan = plan_of({"responses_per_prompt": [2]}, (1,), judged(full), content)
+    assert {task.id for task in plan.tasks if task.part == "evaluation"} == JUDGED_KEYS

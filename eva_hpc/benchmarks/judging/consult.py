@@ -202,6 +202,9 @@ def probe(
     examples = "; ".join(problem if count == 1 else f"{problem} ({count} times)" for problem, count in kinds)
     found = f"in a first try {len(problems)} of {len(wants)} replies cannot be used: {examples}"
     if len(problems) > len(wants) / 2:
+        # Once the server is mended, the same requests may have other replies.
+        unusable = [want.key for want, reply in zip(wants, replies, strict=True) if benchmark.problem(reply)]
+        cache.forget([*unusable, *(talk.second[key] for key in unusable if key in talk.second)])
         raise JudgeUnfit(f"{_name(server)} cannot judge this benchmark: {found}")
     notes = [found] if problems else []
     named = sorted({reply.model for reply in replies if reply.model not in ("", server.model)})

@@ -23,6 +23,11 @@ class Coverage:
         """In [0, 1]; 0 where nothing was expected."""
         return self.judged / self.expected if self.expected else 0.0
 
+    @property
+    def percent(self) -> str:
+        """The share for people, rounded down: 94.96% must not read "95.0%, below 95%"."""
+        return f"{(self.judged * 1000 // self.expected if self.expected else 0) / 10:.1f}%"
+
     def refusal(self, least: float = LEAST_COVERAGE) -> str | None:
         """Why there is no number; None if there is one."""
         if self.judged and self.share >= least:
@@ -30,6 +35,5 @@ class Coverage:
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.failed.items() if count)
         found = f"only {self.judged} of {self.expected} {self.unit} have a judgment"
         if self.judged:
-            permille = self.judged * 1000 // self.expected  # rounded down: 94.96% must not read "95.0%, below 95%"
-            found += f": {permille / 10:.1f}%, below {100 * least:.10g}%"
+            found += f": {self.percent}, below {100 * least:.10g}%"
         return f"{found} ({reasons})" if reasons else found

@@ -89,7 +89,7 @@ def _length_control(
 def _text(scored: Score) -> str:
     from tabulate import tabulate
 
-    numbers, coverage = scored.numbers, f"{scored.coverage.judged}/{scored.coverage.expected} ({scored.coverage.share:.1%})"
+    numbers, coverage = scored.numbers, f"{scored.coverage.judged}/{scored.coverage.expected} ({scored.coverage.percent})"
 
     def line(name: str, value: str, error: str | None, low: str, high: str) -> list[str]:
         return [name, _number(numbers[value]), _number(numbers.get(error or "")), _range(numbers[low], numbers[high]), coverage]

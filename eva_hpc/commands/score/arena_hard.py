@@ -153,7 +153,7 @@ def _table(scores: Mapping[str, Score]) -> str:
     for score in shown:
         row = [score.model, score.category, _number(score, "")]
         row += [_number(score, "sc_")] if styled else []
-        row += [f"{score.coverage.share:.1%}", str(score.n), str(score.games), score.baseline, score.judge]
+        row += [score.coverage.percent, str(score.n), str(score.games), score.baseline, score.judge]
         rows.append(row)
     notes = [f"{score.model}, {score.category}: no number: {score.refusal}" for score in shown if score.refusal]
     notes += [f"{score.model}, {score.category}: warning: {text}" for score in shown for text in score.warnings]

@@ -83,8 +83,8 @@ def _table(scores: Mapping[str, Score]) -> str:
 def _coverage(found: Score) -> str:
     """Of all turns, and of the first and the second where they differ."""
     turns = [found.bases[metric].coverage for metric in ("turn_1", "turn_2")]
-    shares = [f"{coverage.share:.1%}" for coverage in turns if coverage.expected]
-    both = f"{found.coverage.share:.1%}"
+    shares = [coverage.percent for coverage in turns if coverage.expected]
+    both = found.coverage.percent
     return both if set(shares) == {both} else f"{both} ({', '.join(shares)})"
 
 

@@ -390,6 +390,18 @@ def test_a_judge_without_labels_is_unfit_before_the_rest_is_spent(server, cache)
     assert len(server.calls) == 10  # five, and a second time
 
 
+def test_a_judge_that_was_mended_is_asked_again_and_what_it_said_before_counts_no_more(server, cache):
+    server.rule = lambda call: Says("I would rather not")
+    with pytest.raises(JudgeUnfit):
+        probe(YesNo(), items(10), judge_at(server.url), cache)
+    server.rule = lambda call: Says("[[A]]")
+    probed = probe(YesNo(), items(10), judge_at(server.url), cache)
+    result = consult(YesNo(), items(10), judge_at(server.url), cache, judge="j", probed=probed)
+    assert {row["status"] for row in result.rows} == {"judged"}
+    assert (result.asked.calls, result.from_cache.calls) == (20, 0)
+    assert consult(YesNo(), items(10), judge_at(server.url), cache, judge="j").from_cache.calls == 20
+
+
 def test_a_judge_that_refuses_most_is_unfit_and_says_why(server, cache):
     server.rule = lambda call: Sends(400, b"the model judge-1 does not exist")
     with pytest.raises(JudgeUnfit, match="5 of 5 replies cannot be used: rejected: HTTP 400: the model judge-1 does not exist"):
