@@ -49,7 +49,7 @@ class Judgments(TypedDict):
 
 
 class Metric(TypedDict):
-    """One number of a benchmark. `n` counts the questions, or turns, that it rests on; `coverage` is how much was judged of what
+    """One number of a benchmark. `n` counts the questions, or turns, it rests on; `coverage` is how much was judged of what
     should have been: of questions, games or turns.
 
     `low` and `high` are a 95 % interval over questions; `reason` says why there is no value, `notes` what one must know of it.
