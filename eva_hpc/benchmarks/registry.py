@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from eva_hpc.benchmarks.files import Row
 from eva_hpc.benchmarks.judging.protocol import JudgedBenchmark, JudgedQuestion, ModelAnswer
-from eva_hpc.benchmarks.official.data_folder import stand_in_at
+from eva_hpc.benchmarks.official.data_folder import notes_on
 from eva_hpc.benchmarks.records import Metric, QuestionValue
 from eva_hpc.config.benchmark import AlpacaEval, ArenaHard, MtBench
 from eva_hpc.config.errors import ConfigError
@@ -87,8 +87,7 @@ class _AlpacaEval:
 
         control, notes = None, list[str]()
         if "difficulty" in files and "gamed" in files:
-            found_there = (stand_in_at(files[role]) for role in ("difficulty", "gamed"))
-            notes = [stand_in.note for stand_in in found_there if stand_in is not None]
+            notes = notes_on("alpaca_eval", difficulty=files["difficulty"], gamed=files["gamed"])
             control = LengthControl(
                 difficulties=read_difficulty(files["difficulty"]),
                 gamed=read_gamed(files["gamed"]),

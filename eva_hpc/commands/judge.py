@@ -62,7 +62,7 @@ def judge(
         from eva_hpc.config.benchmark import judge_in_words
 
         say: Callable[[str], None] = lambda text: typer.echo(text, err=as_json)  # noqa: E731
-        _check_out(out, overwrite, dry_run)
+        _check_out(out, answers, overwrite, dry_run)
         asked_of = asking.judge_of(judge, base_url, api_key_env, parameter, repeats, concurrency, price)
         section = asking.section(
             benchmark,
@@ -137,7 +137,7 @@ def spent(consultation: Consultation, judge: Judge) -> float | None:
     return None if price is None else price.of(consultation.asked.prompt_tokens, consultation.asked.completion_tokens)
 
 
-def _check_out(out: Path | None, overwrite: bool, dry_run: bool) -> None:
+def _check_out(out: Path | None, answers: Path, overwrite: bool, dry_run: bool) -> None:
     """Before anything is paid for."""
     from eva_hpc.config.errors import ConfigError
 
@@ -149,5 +149,7 @@ def _check_out(out: Path | None, overwrite: bool, dry_run: bool) -> None:
         raise ConfigError(f"--out: there is no folder {out.parent}")
     if out.is_dir():
         raise ConfigError(f"--out: {out} is a folder; must be a file")
+    if out.exists() and answers.exists() and out.samefile(answers):
+        raise ConfigError(f"--out: {out} has the answers to be judged; must be another file")
     if out.exists() and not overwrite and not dry_run:
         raise ConfigError(f"--out: {out} is there already; --overwrite writes over it")

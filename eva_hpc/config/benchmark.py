@@ -56,6 +56,8 @@ class RewardBenchmark(Section):
 
 
 def _address(value: str) -> str:
+    if urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).hostname:
+        raise PydanticCustomError("address", "must be an address such as http://host:8000/v1")
     if urlsplit(value).username is not None or urlsplit(value).password is not None:
         raise PydanticCustomError("address", "must not hold a user or password; keys come from the environment (api_key_env)")
     return value

@@ -192,6 +192,15 @@ def test_parameters_are_sent_and_null_leaves_one_out(server, tmp_path):
     assert body["max_completion_tokens"] == 99
 
 
+def test_the_answers_are_never_written_over(server, tmp_path):
+    words = mt_words(tmp_path)
+    answers = words[words.index("--answers") + 1]
+    words[words.index("--out") + 1] = answers
+    before = Path(answers).read_bytes()
+    assert "has the answers to be judged" in run(*words, "--overwrite", code=2).output
+    assert Path(answers).read_bytes() == before
+
+
 def test_an_existing_file_is_not_written_over(server, tmp_path):
     words = mt_words(tmp_path)
     (tmp_path / "out.jsonl").write_text("mine\n")

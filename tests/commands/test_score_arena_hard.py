@@ -89,6 +89,15 @@ def test_files_may_be_several_and_battles_saved(judged, tmp_path):
     assert again["win_rate"] == json.loads(result.stdout)["m"]["win_rate"]
 
 
+def test_battles_are_saved_to_a_new_file_only(judged, tmp_path):
+    before = Path(judged).read_bytes()
+    for place in (judged, tmp_path / "nowhere" / "b.jsonl"):
+        refused = run("--judgments", judged, "--save-battles", place)
+        assert refused.exit_code == 2
+        assert "--save-battles" in refused.stderr
+    assert Path(judged).read_bytes() == before
+
+
 def test_reparse_tells_what_differs(tmp_path):
     rows = [v01_row("q", ["A>B", "A>B"])]
     rows[0]["games"][0]["score"] = None

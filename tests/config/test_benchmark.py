@@ -85,6 +85,11 @@ def test_own_files_are_found_beside_the_recipe(files: Files) -> None:
         ),
         ("{model: judge-1}", "{model: j, api_key_env: sk-secret}", "judge.api_key_env: found 'sk-secret'; must be text"),
         ("{model: judge-1}", "{model: j, base_url: 'http://me:secret@host/v1'}", "judge.base_url: must not hold a user"),
+        (
+            "{model: judge-1}",
+            "{model: j, base_url: localhost:8000/v1}",
+            "judge.base_url: must be an address such as http://host",
+        ),
         ("{model: judge-1}", "{model: j, parameters: {stop: [a]}}", "judge.parameters.stop: "),
         ("arena_hard: arena_hard", "arena_hard: arena", "did you mean 'arena_hard'?"),
         (

@@ -97,6 +97,9 @@ def score(
         preferences, facts["recomputed"] = _recompute(rows, warnings)
     coverage = _coverage(rows, preferences, outputs, questions)
     warnings += _warnings(rows, outputs, questions)
+    if coverage.failed:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in coverage.failed.items())
+        warnings.append(f"{coverage.expected - coverage.judged} of {coverage.expected} {coverage.unit} do not count: {reasons}")
     refusal = coverage.refusal(least)
     if refusal and force and coverage.judged:
         warnings.append(refusal)

@@ -64,13 +64,15 @@ def read_battles(path: Path) -> list[Battle]:
     """An official battle file; each row has weight 1.
 
     Raises:
-        ConfigError: the file cannot be read, or a row has no known winner.
+        ConfigError: the file cannot be read, a row has no known winner, or a model is up against itself.
     """
     battles = []
     for number, row in enumerate(read_rows(path, needs=("question_id", "model_a", "model_b", "winner")), start=1):
         winner = _WINNERS.get(str(row["winner"]))
         if winner is None:
             raise ConfigError(f"{path}: row {number}: winner: found {row['winner']}; must be one of {', '.join(_WINNERS)}")
+        if row["model_a"] == row["model_b"]:
+            raise ConfigError(f"{path}: row {number}: found {row['model_a']} against itself; must be two models")
         battles.append(Battle(str(row["question_id"]), str(row["model_a"]), str(row["model_b"]), winner))
     return battles
 

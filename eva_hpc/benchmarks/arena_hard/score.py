@@ -162,6 +162,8 @@ def score_battles(battles: Sequence[Battle], options: Options = _DEFAULT, notes:
             rows.setdefault(model, Counter())[battle.question_id] += battle.weight
     _check("--model", options.model, rows)
     expected = set(options.expected or {battle.question_id for battle in kept})
+    if options.expected is None:
+        notes = [*notes, *_fewer_than_official(len(expected), V01_CATEGORY)]
     numbers = Numbers(Table.of(kept, baseline), "v0.1", options.styles)
     return {
         model: _score(model, V01_CATEGORY, numbers, Tally.of_battle_rows(rows[model]), expected, options, notes)
@@ -173,10 +175,15 @@ def write_battles(path: Path, judgments: Sequence[Judgment], version: Version, o
     """Write the battles of v0.1 judgments in the form of the official battle file.
 
     Raises:
-        ConfigError: the judgments are of v2.0, which has no such file, or the judge or the baseline cannot be told.
+        ConfigError: the judgments are of v2.0, which has no such file, the file is there or has no folder, or the judge or the
+            baseline cannot be told.
     """
     if version != "v0.1":
         raise ConfigError("--save-battles: only v0.1 has a battle file")
+    if path.exists():
+        raise ConfigError(f"--save-battles: {path} is there already; must be a new file")
+    if not path.parent.is_dir():
+        raise ConfigError(f"--save-battles: there is no folder {path.parent}")
     kept = _by_one_judge(judgments, options.judge)
     baseline = _baseline(kept, V01_CATEGORY, options.baseline)
     opponent = _opponent(baseline, {judgment.model for judgment in kept})
@@ -184,15 +191,21 @@ def write_battles(path: Path, judgments: Sequence[Judgment], version: Version, o
     path.write_text("".join(lines), encoding="utf-8")
 
 
+def _fewer_than_official(questions: int, category: str) -> list[str]:
+    """A warning, if the questions of a file are not all there are."""
+    size = _OFFICIAL_SIZE.get(category, 0)
+    if questions >= size:
+        return []
+    found = f"coverage is of the {questions} questions in the file; the official set has {size}"
+    return [f"{found}: --questions FILE counts those of a file"]
+
+
 def _category(
     judgments: Sequence[Judgment], category: str, version: Version, options: Options, notes: Sequence[str]
 ) -> list[Score]:
     if options.expected is None:
         expected = {judgment.question_id for judgment in judgments}
-        size = _OFFICIAL_SIZE.get(category, 0)
-        if len(expected) < size:
-            text = f"coverage is of the {len(expected)} questions in the judgments; the official set has {size}"
-            notes = [*notes, f"{text}: --questions FILE counts those of a file"]
+        notes = [*notes, *_fewer_than_official(len(expected), category)]
     else:
         expected = {
             name for name, kind in options.expected.items() if kind == category or category == POOLED or version == "v0.1"

@@ -109,9 +109,9 @@ def _alpaca_eval(sources: Sequence[Source], how: How) -> dict[str, ModelNumbers]
     from eva_hpc.benchmarks.alpaca_eval.difficulty import read_difficulty
     from eva_hpc.benchmarks.alpaca_eval.length_control import read_gamed
     from eva_hpc.benchmarks.alpaca_eval.score import score
-    from eva_hpc.benchmarks.official.data_folder import stand_in_at
+    from eva_hpc.benchmarks.official.data_folder import notes_on
 
-    notes = [stand_in.note for path in (how.difficulty, how.gamed) if path and (stand_in := stand_in_at(path))]
+    notes = notes_on("alpaca_eval", difficulty=how.difficulty, gamed=how.gamed)
     difficulties = None if how.difficulty is None else read_difficulty(how.difficulty)
     gamed = None if how.gamed is None else read_gamed(how.gamed)
     asked = None if how.questions is None else [question["turns"][0] for question in how.questions]

@@ -355,6 +355,8 @@ class _Talk:
         return [outcome for outcome in self.outcomes.values() if isinstance(outcome, Record)]
 
     def _kept(self) -> str:
+        if not self._records():
+            return "nothing was answered so far"
         return f"{len(self._records())} answers are kept in {self.cache.folder}, and the same command asks only for the rest"
 
     def consultation(self, rows: list[Row], probed: Probe) -> Consultation:

@@ -9,6 +9,7 @@ official tool may also hold pairwise rows and rows of several judges: the former
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -125,7 +126,7 @@ def _number(place: str, score: Any) -> float | None:
     """A stored score; None for FastChat's -1, null and NaN (which pandas leaves out of its means)."""
     if score is None or score == FAILED or score != score:
         return None
-    if isinstance(score, (int, float)) and not isinstance(score, bool):
+    if isinstance(score, (int, float)) and not isinstance(score, bool) and math.isfinite(score):
         return float(score)
     raise ConfigError(f"{place}: score: found {score!r}; must be a number")
 

@@ -110,11 +110,30 @@ def answers(set_: str) -> dict[str, Path]:
 
 def stand_in_at(path: Path) -> StandIn | None:
     """The stand-in that a file is, wherever it lies, plain or gzip; its note belongs beside every number that rests on it."""
+    return catalogue.stand_in_of(_content(path))
+
+
+def notes_on(set_: str, **files: Path | None) -> list[str]:
+    """What belongs beside numbers that rest on these files, given by role, wherever they lie: that one is a stand-in, with what
+    in it is not exact, or that it is not the official file at all."""
+    notes = []
+    for role, path in files.items():
+        if path is None:
+            continue
+        file, stand_in = the_file(set_, role), stand_in_at(path)
+        if stand_in is not None:
+            notes.append(stand_in.note)
+        elif not file.is_official(_content(path)):
+            notes.append(f"{path.name} is not the official {Path(file.path).name}")
+    return notes
+
+
+def _content(path: Path) -> bytes:
     try:
         content = path.read_bytes()
-        return catalogue.stand_in_of(gzip.decompress(content) if path.suffix == ".gz" else content)
+        return gzip.decompress(content) if path.suffix == ".gz" else content
     except (OSError, EOFError):
-        return None
+        return b""
 
 
 def put(file: DataFile, content: bytes, folder: Path) -> Path | None:

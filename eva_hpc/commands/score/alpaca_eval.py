@@ -20,7 +20,9 @@ OptionalFile = Optional[Path]  # noqa: UP045 - typer reads it at run time
 def alpaca_eval(
     annotations: Annotated[Path, typer.Option("--annotations", help="annotations.json: one judged row per question")],
     outputs: Annotated[OptionalFile, typer.Option("--outputs", help="model_outputs.json: each should be judged")] = None,
-    difficulty: Annotated[OptionalFile, typer.Option("--difficulty", help="instruction_difficulty.csv")] = None,
+    difficulty: Annotated[
+        OptionalFile, typer.Option("--difficulty", help="instruction_difficulty.csv; default: those in the gamed file")
+    ] = None,
     gamed: Annotated[
         OptionalFile, typer.Option("--gamed", help="df_gamed.csv; without it there is no length-controlled win rate")
     ] = None,
@@ -67,7 +69,7 @@ def _length_control(
     from eva_hpc.benchmarks.alpaca_eval.arms import LengthControl
     from eva_hpc.benchmarks.alpaca_eval.difficulty import read_difficulty
     from eva_hpc.benchmarks.alpaca_eval.length_control import read_gamed
-    from eva_hpc.benchmarks.official.data_folder import stand_in_at
+    from eva_hpc.benchmarks.official.data_folder import notes_on
     from eva_hpc.config.errors import ConfigError
 
     if gamed is None:
@@ -82,7 +84,7 @@ def _length_control(
         difficulty_by=difficulty_by,
         C=C,
         questions=questions,
-        notes=[stand_in.note for path in (difficulty, gamed) if path and (stand_in := stand_in_at(path))],
+        notes=notes_on("alpaca_eval", difficulty=difficulty, gamed=gamed),
     )
 
 

@@ -219,7 +219,7 @@ def _alpaca_eval(file: Path, wanted: str | None, option: str, how: _How) -> _Sid
     from eva_hpc.benchmarks.alpaca_eval.length_control import read_gamed
     from eva_hpc.benchmarks.alpaca_eval.questions import read_questions
     from eva_hpc.benchmarks.alpaca_eval.score import score
-    from eva_hpc.benchmarks.official.data_folder import stand_in_at
+    from eva_hpc.benchmarks.official.data_folder import notes_on
 
     rows = read_annotations(file)
     questions = None if how.questions is None else [one["turns"][0] for one in read_questions(how.questions)]
@@ -232,7 +232,7 @@ def _alpaca_eval(file: Path, wanted: str | None, option: str, how: _How) -> _Sid
             C=how.C,
             questions=questions,
             resamples=0,
-            notes=[stand_in.note for path in (how.difficulty, how.gamed) if (stand_in := stand_in_at(path))],
+            notes=notes_on("alpaca_eval", difficulty=how.difficulty, gamed=how.gamed),
         )
     found = score(rows, control, questions=questions, least=how.least, force=how.force)
     model = _chosen({found.model or file.name: None}, wanted, option, file)

@@ -112,3 +112,9 @@ def test_the_number_of_rows_tells_the_games_that_they_come_from(shared_data):
         question = json.loads(line)["question_id"]
         rows[question] = rows.get(question, 0) + 1
     assert {games_in(count) for count in rows.values()} == {2}
+
+
+def test_a_model_against_itself_is_refused(tmp_path):
+    rows = [{"question_id": "q", "model_a": "m", "model_b": "m", "winner": "tie"}]
+    with pytest.raises(ConfigError, match="row 1: found m against itself"):
+        read_battles(write(tmp_path / "b.jsonl", rows))

@@ -40,7 +40,7 @@ def test_a_real_sample_of_judgments_has_numbers_and_says_what_its_coverage_count
     assert told["win_rate"] == pytest.approx(32.8125)
     assert (told["judge"], told["baseline"], told["n"], told["coverage"]) == ("gpt-4-1106-preview", "gpt-4-0314", 41, 1.0)
     assert told["warnings"] == [
-        "coverage is of the 41 questions in the judgments; the official set has 500: --questions FILE counts those of a file"
+        "coverage is of the 41 questions in the file; the official set has 500: --questions FILE counts those of a file"
     ]
 
 

@@ -251,6 +251,7 @@ def test_pairwise_rows_are_set_aside():
         ({"turn": True}, "row 2: turn: found True"),
         ({"turn": [1]}, r"row 2: turn: found \[1\]"),
         ({"score": "8"}, "row 2: score: found '8'; must be a number"),
+        ({"score": float("inf")}, "row 2: score: found inf; must be a number"),
         ({"score": True}, "row 2: score: found True"),
         ({"score": [8]}, r"row 2: score: found \[8\]"),
         ({"question_id": None}, "row 2: question_id: found None"),

@@ -12,6 +12,7 @@ from eva_hpc.benchmarks.official.data_folder import (
     answers,
     data_folder,
     look,
+    notes_on,
     official,
     official_or_none,
     place,
@@ -132,3 +133,13 @@ def test_a_folder_that_cannot_be_written_is_named(folder: Path) -> None:
     write(folder, b"a file where the folder should be")
     with pytest.raises(ConfigError, match="--to DIR or EVA_HPC_DATA names another data folder"):
         put(catalogue.CATALOGUE[0], QUESTIONS, folder)
+
+
+def test_what_belongs_beside_numbers_that_rest_on_another_file(tmp_path: Path, shared_data: Path) -> None:
+    reference = shared_data / "alpaca_eval" / "reference"
+    (stand_in,) = notes_on("alpaca_eval", gamed=reference / "df_gamed_reconstructed.csv", difficulty=None)
+    assert "stand-in" in stand_in
+    cut = tmp_path / "gamed.csv"
+    cut.write_bytes((reference / "df_gamed_reconstructed.csv").read_bytes()[:1000])
+    assert notes_on("alpaca_eval", gamed=cut) == ["gamed.csv is not the official df_gamed.csv"]
+    assert notes_on("arena_hard", questions=shared_data / "arena_hard" / "question_v0.1.jsonl.gz") == []
