@@ -33,6 +33,8 @@ from tests.benchmarks import judge_server as judge_module
 from tests.benchmarks.judge_server import Act, Call, HangsUp, Says, Sends, Stalls, running_judge
 from tests.benchmarks.yes_no import SAVED, YesNo, items, judge_at
 
+pytestmark = pytest.mark.slow  # a real server that stalls, and processes that are killed
+
 ROOT = Path(__file__).parents[3]
 NO_CHOICE = b'{"choices": []}'
 

@@ -21,6 +21,7 @@ def test_a_rank_is_killed_while_it_generates(chaos: Chaos) -> None:
     chaos.verify()
 
 
+@pytest.mark.chaos
 def test_a_rank_is_killed_while_it_trains(chaos: Chaos) -> None:
     chaos.start(slow={"train": 0.3})
     chaos.until(lambda: chaos.checkpoint() > 0 and chaos.steps() >= chaos.checkpoint() + 5)
