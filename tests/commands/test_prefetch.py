@@ -46,8 +46,6 @@ from eva_hpc.request import Request, open_request
 from eva_hpc.stages import start_policy
 from eva_hpc.stages.policy import read_policy
 from eva_hpc.stages.prompts import read_column, token_counter, token_limit
-
-pytestmark = pytest.mark.slow  # every command is a process of its own
 recipe = open_request(Request(Path("sweep.yaml"), "site.yaml")).experiment.points[0][1]
 out = Path("start")
 out.mkdir()
