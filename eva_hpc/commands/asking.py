@@ -195,12 +195,12 @@ def ask(
         ConfigError: the environment has no key.
         typer.Exit: the judge cannot be used or reached, or it was interrupted; the message is on stderr, answers are kept.
     """
-    from eva_hpc.benchmarks.judging.answer_files import USUAL_COMPLETION_TOKENS
     from eva_hpc.benchmarks.judging.consult import JudgeUnfit, JudgeUnreachable, consult, probe
     from eva_hpc.benchmarks.judging.cost import estimate
     from eva_hpc.benchmarks.judging.environment import key_problem
     from eva_hpc.benchmarks.judging.servers import server_of
     from eva_hpc.benchmarks.official.data_folder import data_folder
+    from eva_hpc.config.benchmark import USUAL_TOKENS
     from eva_hpc.config.errors import ConfigError
     from eva_hpc.inference.completion_cache import CompletionCache
     from eva_hpc.training.interrupt import Interrupted
@@ -208,7 +208,7 @@ def ask(
     server = server_of(judge)
     folder = cache_folder.expanduser() if cache_folder else data_folder().parent / "judge_cache"
     cache = CompletionCache(folder)
-    usual = USUAL_COMPLETION_TOKENS[work.section.kind]
+    usual = USUAL_TOKENS[work.section.kind][1]
     before = estimate(
         work.judging, items, server, cache, repeats=judge.repeats, usual_completion_tokens=usual, price=price_of(judge)
     )

@@ -222,6 +222,10 @@ JUDGED_WITH = ("prompt", "config", "baseline", "creative_baseline", "reference")
 SCORED_WITH = ("difficulty", "gamed")
 """Roles of files that only judging, and only the arithmetic, reads: others leave answers as they are, or judgments."""
 
+USUAL_TOKENS: Mapping[str, tuple[int, int]] = {"alpaca_eval": (930, 1), "arena_hard": (1800, 600), "mt_bench": (1050, 190)}
+"""Of one request to a judge and its reply, by kind. AlpacaEval's are means over three models' official judgments; the others
+are estimated from the characters of published judgments, four to a token."""
+
 OFFICIAL_JUDGES: Mapping[str, str] = {
     "alpaca_eval": "gpt-4-1106-preview",
     "arena_hard": "gpt-4-1106-preview",

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from eva_hpc.config.benchmark import USUAL_TOKENS
 from eva_hpc.plan.plan import Task
 from eva_hpc.plan.work import QUESTIONS
 
 STAGE = "ask_judge"
 REQUESTS: Mapping[str, int] = {"alpaca_eval": 1, "arena_hard": 2, "mt_bench": 2}
 """About one answer: AlpacaEval has one, Arena-Hard two games, MT-Bench two turns."""
-TOKENS: Mapping[str, tuple[int, int]] = {"alpaca_eval": (930, 1), "arena_hard": (1800, 600), "mt_bench": (1050, 190)}
-"""Of a usual request and reply. AlpacaEval's are means over three models' official judgments; the others are estimated from the
-characters of published judgments, four to a token."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def judge_calls(plan_tasks: Sequence[Task], pending: Sequence[Task]) -> list[Jud
         judge, kind = spec["judge"], spec["kind"]
         count = QUESTIONS[kind, spec["edition"]]
         requests = min(count, asked["limit"] or count) * REQUESTS[kind] * judge["repeats"] * (2 if spec["both_orders"] else 1)
-        tokens = [requests * each for each in TOKENS[kind]]
+        tokens = [requests * each for each in USUAL_TOKENS[kind]]
         price = judge["price"]
         cost = (tokens[0] * price["input"] + tokens[1] * price["output"]) / 1e6 if price else float("nan")
         sums[judge["model"]] = [

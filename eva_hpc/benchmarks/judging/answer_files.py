@@ -18,9 +18,6 @@ from eva_hpc.config import benchmark as config
 from eva_hpc.config.errors import ConfigError, did_you_mean
 from eva_hpc.store.artifacts import write_atomically
 
-USUAL_COMPLETION_TOKENS: Mapping[str, int] = {"alpaca_eval": 1, "arena_hard": 600, "mt_bench": 190}
-"""Of one reply of the official judges, about: the mean over published judgments, at 4 characters to a token."""
-
 
 @dataclass(frozen=True)
 class Assignment:
