@@ -7,6 +7,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+LATER = "later"
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
@@ -14,6 +16,11 @@ class Section(BaseModel):
     """A part of a file a user writes: immutable; an unknown key, "2" or true for a number, and NaN are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def later(default: Any, **limits: Any) -> Any:
+    """A field that came after artifacts of its section had been made: at its default it is left out of keys, which stay the same."""
+    return Field(default=default, json_schema_extra={LATER: True}, **limits)
 
 
 def broken_rule(key: str, problem: str) -> PydanticCustomError:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import orjson
-from pydantic import Field
 
 from eva_hpc.benchmarks.records import Answers, Question, Turn
 from eva_hpc.config.recipe import Generation
+from eva_hpc.config.section import later
 from eva_hpc.inference.engine import Engine, Message, Request, Sampling
 from eva_hpc.stages.chunks import read_chunks, run_chunks
 from eva_hpc.stages.contract import Context, Counts, Inputs, Parallel, StageSpec
@@ -30,13 +30,8 @@ class Spec(StageSpec):
     samples: int
     greedy: bool
     seed: int
-    temperatures: dict[str, float] = Field(default_factory=dict)
-    strip: bool = False
-
-    def parameters(self) -> dict[str, Any]:
-        """What is at its default is left out: the key is the same as before it could be set."""
-        kept = {"temperatures": bool(self.temperatures), "strip": self.strip}
-        return {name: value for name, value in super().parameters().items() if kept.get(name, True)}
+    temperatures: dict[str, float] = later({})
+    strip: bool = later(False)
 
     @property
     def parallel(self) -> Parallel:

@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
+from pydantic.fields import FieldInfo
 
+from eva_hpc.config.section import LATER
 from eva_hpc.config.site import Engine, Resources
 from eva_hpc.store.artifacts import Store
 from eva_hpc.training.interrupt import Interrupted as Interrupted
@@ -82,14 +84,26 @@ class StageSpec(BaseModel):
         return "one"
 
     def parameters(self) -> dict[str, Any]:
-        """The JSON values that enter the key."""
-        return _without_locations(self.model_dump(mode="json"))
+        """The JSON values that enter the key: all but locations, and but :func:`later` fields at their default."""
+        values: dict[str, Any] = _in_key(self, self.model_dump(mode="json"))
+        return values
 
 
-def _without_locations(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_locations(item) for name, item in value.items() if name not in NOT_IN_KEYS}
-    return [_without_locations(item) for item in value] if isinstance(value, list) else value
+def _in_key(value: Any, dumped: Any) -> Any:
+    """What of a dumped value enters the key; `value` is what it was dumped from."""
+    if isinstance(value, BaseModel):
+        fields = type(value).model_fields
+        kept = [name for name in dumped if name not in NOT_IN_KEYS and not _is_later_default(fields[name], getattr(value, name))]
+        return {name: _in_key(getattr(value, name), dumped[name]) for name in kept}
+    if isinstance(value, Mapping):
+        return {name: _in_key(value[name], item) for name, item in dumped.items() if name not in NOT_IN_KEYS}
+    if isinstance(value, list | tuple):
+        return [_in_key(item, of_dump) for item, of_dump in zip(value, dumped, strict=True)]
+    return dumped
+
+
+def _is_later_default(field: FieldInfo, value: Any) -> bool:
+    return isinstance(field.json_schema_extra, dict) and LATER in field.json_schema_extra and value == field.get_default()
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 import jsonlines
 import orjson
+from typing_extensions import NotRequired, TypedDict
 
 
 class Prompt(TypedDict):
@@ -53,18 +54,24 @@ class Responses(TypedDict):
 
 
 class Rewards(TypedDict):
-    """Rewards of one prompt's responses, in their order."""
+    """Rewards of one prompt's responses, in their order; None where the reward model gave none.
+
+    A pairwise reward model compares: `preferences[i][j]` is its probability that response i is better than j, 1/2 on the
+    diagonal. The reward of a response is then the mean of its row, over as many columns as there are responses in use.
+    """
 
     prompt_id: str
-    rewards: list[float]
+    rewards: list[float | None]
+    preferences: NotRequired[list[list[float | None]]]
 
 
 class Side(TypedDict):
-    """One response of a pair."""
+    """One response of a pair. `win_probability` is the mean probability with which it beats the prompt's responses."""
 
     text: str
     tokens: list[int]
     reward: float
+    win_probability: NotRequired[float]
 
 
 class Pair(TypedDict):
