@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
-from eva_hpc.config.section import Section, kind_of
+from eva_hpc.config.reward import Reward
+from eva_hpc.config.section import Section, kind_of, later
 from eva_hpc.config.shorthand import BENCHMARK
 
 OPENAI = "https://api.openai.com/v1"
@@ -41,7 +42,7 @@ class LabBenchmark(Section):
 
 
 class RewardBenchmark(Section):
-    """Held-out prompts from a file, answered and scored by the recipe's own reward model; win rate against the start policy."""
+    """Held-out prompts from a file, answered and scored by a reward model; win rate against the start policy."""
 
     kind: Literal["reward"] = "reward"
     path: str = Field(min_length=1, description="a .jsonl or .parquet file")
@@ -50,6 +51,7 @@ class RewardBenchmark(Section):
     max_tokens: int = Field(default=1024, ge=1, description="longer prompts are set aside and counted")
     samples: int = Field(default=1, ge=1, description="sampled answers per prompt")
     greedy: bool = Field(default=False, description="also the greedy answer")
+    reward: Reward | None = later(None, description="who judges, in place of the recipe's reward")
 
 
 # ---------------------------------------------------------------------------- the judge
@@ -221,6 +223,14 @@ def official_set(benchmark: JudgedBenchmark) -> str:
 JUDGED_WITH = ("prompt", "config", "baseline", "creative_baseline", "reference")
 SCORED_WITH = ("difficulty", "gamed")
 """Roles of files that only judging, and only the arithmetic, reads: others leave answers as they are, or judgments."""
+
+OFFICIAL_SETS: Mapping[str, tuple[str, str]] = {
+    "alpaca_eval": ("alpaca_eval", ""),
+    "arena_hard": ("arena_hard", "v0.1"),
+    "arena_hard_v2": ("arena_hard", "v2.0"),
+    "mt_bench": ("mt_bench", ""),
+}
+"""Kind and edition of each official set."""
 
 USUAL_TOKENS: Mapping[str, tuple[int, int]] = {"alpaca_eval": (930, 1), "arena_hard": (1800, 600), "mt_bench": (1050, 190)}
 """Of one request to a judge and its reply, by kind. AlpacaEval's are means over three models' official judgments; the others

@@ -16,17 +16,26 @@ from eva_hpc.config.benchmark import (
     RewardBenchmark,
     official_set,
 )
+from eva_hpc.config.creator import LabRewriter, NoEvolver
 from eva_hpc.config.errors import ConfigError, did_you_mean
 from eva_hpc.config.paths import Reference
-from eva_hpc.config.recipe import LabChecker, LabPolicy, LabPrompts, LabRewriter, Recipe
+from eva_hpc.config.recipe import LabPolicy, LabPrompts, Recipe
+from eva_hpc.config.reward import LabChecker, Reward, is_pairwise, parts
 from eva_hpc.config.site import Site
 from eva_hpc.config.sweep import Experiment, Table
-from eva_hpc.config.yaml_file import KeyPath, shown
+from eva_hpc.config.yaml_file import KeyPath, dotted, shown
 
 Problem = tuple[KeyPath, str]
 
 LONGEST_QUESTION = {"alpaca_eval": 640, "arena_hard": 3072, "arena_hard_v2": 9216, "mt_bench": 640}
 """Tokens, about: the most characters of an official question (both turns of MT-Bench), three to a token."""
+
+
+def problems(recipe: Recipe) -> Iterator[Problem]:
+    """What sections that are right by themselves get wrong together."""
+    yield from lab_problems(recipe)
+    yield from judge_problems(recipe)
+    yield from round_problems(recipe)
 
 
 def lab_problems(recipe: Recipe) -> Iterator[Problem]:
@@ -35,13 +44,13 @@ def lab_problems(recipe: Recipe) -> Iterator[Problem]:
     rewritten = isinstance(recipe.creator.evolver, LabRewriter)
     other = f"prompts of kind {recipe.prompts.kind}"
     if not in_lab and checked:
-        yield ("reward",), f"found lab, which cannot judge {other}; must be sequence_classification, or use prompts: lab"
+        yield ("reward",), f"found lab, which cannot judge {other}; must be another kind, or use prompts: lab"
     if not in_lab and rewritten:
         yield (
             ("creator", "evolver"),
             f"found lab, which cannot rewrite {other}; must be policy, model or openai, or use prompts: lab",
         )
-    if in_lab and checked and not rewritten:
+    if in_lab and checked and not rewritten and not isinstance(recipe.creator.evolver, NoEvolver):
         kind = recipe.creator.evolver.kind
         yield (
             ("creator", "evolver"),
@@ -51,10 +60,36 @@ def lab_problems(recipe: Recipe) -> Iterator[Problem]:
         key: KeyPath = ("benchmarks", name)
         if isinstance(benchmark, LabBenchmark) and not in_lab:
             yield key, f"found lab, which says nothing about {other}; must be reward, with a file of held-out prompts"
-        if isinstance(benchmark, RewardBenchmark) and checked:
+        if isinstance(benchmark, RewardBenchmark):
+            yield from _judge_problems(key, benchmark.reward, recipe.reward)
+        if isinstance(benchmark, RewardBenchmark) and benchmark.reward is None and checked:
             yield key, f"found {benchmark.kind}, whose prompts the lab checker cannot judge; must be lab, or use a reward model"
         if isinstance(benchmark, JudgedBenchmark) and isinstance(recipe.policy, LabPolicy):
             yield key, f"found {benchmark.kind}, whose questions the lab policy cannot read; must be lab, or use another policy"
+
+
+def _judge_problems(key: KeyPath, own: Reward | None, of_recipe: Reward) -> Iterator[Problem]:
+    """The judge of a benchmark of rewards gives each answer a number of its own."""
+    if is_pairwise(own or of_recipe):
+        found = f"found {(own or of_recipe).kind}, which compares answers and gives none a number"
+        yield (*key, "reward") if own else key, f"{found}; give the benchmark a reward of another kind"
+    if isinstance(own, LabChecker):
+        yield (*key, "reward"), "found lab, which judges lab prompts only"
+
+
+def round_problems(recipe: Recipe) -> Iterator[Problem]:
+    """What the rounds need of prompts and pairs."""
+    source = recipe.prompts
+    if recipe.rounds_on == "new" and recipe.rounds and not isinstance(source, LabPrompts) and source.limit is None:
+        yield ("rounds_on",), "found new, which needs prompts.limit: how many prompts a round takes from the source"
+    if recipe.rewriter is not None and isinstance(recipe.rewriter.by, LabRewriter) and not isinstance(source, LabPrompts):
+        yield ("rewriter", "by"), f"found lab, which cannot mend answers to prompts of kind {source.kind}"
+    by_prompts = isinstance(recipe.prompts, LabPrompts)
+    for index, questions in enumerate(recipe.decontaminate):
+        if by_prompts:
+            yield ("decontaminate", index), "lab prompts contain no evaluation questions; leave it out"
+        if (questions.set is None) == (questions.path is None):
+            yield ("decontaminate", index), "needs either a set or a path"
 
 
 def judge_problems(recipe: Recipe) -> Iterator[Problem]:
@@ -156,8 +191,9 @@ def check_engines(experiment: Experiment) -> None:
     for _, recipe in experiment.points:
         engines = {
             "generation.engine": recipe.generation.engine,
-            "reward.engine": getattr(recipe.reward, "engine", ""),
             "creator.evolver.engine": getattr(recipe.creator.evolver, "engine", ""),
+            "rewriter.by.engine": getattr(recipe.rewriter and recipe.rewriter.by, "engine", ""),
+            **{dotted((*key, "engine")): getattr(part, "engine", "") for key, part in parts(recipe.reward)},
         }
         problems += [
             f"recipe {recipe.name}: {key}: found vllm, which is not installed; "

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import orjson
 
 from eva_hpc.config.errors import ConfigError
-from eva_hpc.config.paths import references
+from eva_hpc.config.paths import references, section_of
 from eva_hpc.config.sweep import Experiment
 from eva_hpc.config.yaml_file import dotted
 
@@ -72,9 +72,7 @@ def needs(experiment: Experiment) -> list[Need]:
         for reference in references(recipe):
             if reference.kind not in ("model", "dataset") or Path(reference.text).is_absolute():
                 continue
-            section: Any = recipe
-            for part in reference.key[:-1]:
-                section = getattr(section, str(part))
+            section = section_of(recipe, reference)
             need = Need(
                 section=dotted(reference.key[:-1]),
                 kind=reference.kind,

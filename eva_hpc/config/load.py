@@ -8,8 +8,9 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import eva_hpc
 from eva_hpc.config import check, paths
@@ -23,6 +24,8 @@ from eva_hpc.config.validate import validated
 from eva_hpc.config.yaml_file import Document, KeyPath, Origin, dotted, read_yaml
 
 Point = tuple[dict[str, Value], Recipe]
+Axes = Mapping[str, Sequence[Sequence[Setting]]]
+"""What each value of each axis sets."""
 
 
 # ---------------------------------------------------------------------------- site
@@ -98,15 +101,17 @@ def load_experiment(
     """
     sweep_document = apply(read_yaml(Path(sweep_file)), Sweep, settings(overrides, "sweep"))
     sweep = validated(Sweep, sweep_document)
-    written = read_yaml(_recipe_file(sweep, sweep_document, site, recipe))
+    written = read_recipe(_recipe_file(sweep, sweep_document, site, recipe))
     plain = validated(Recipe, written)
+    _check_variants(written, plain)
     quick_document = _with_quick_keys(written, plain)
     chosen = settings(overrides, "recipe")
-    _refuse_idle_keys(sweep, sweep_document, chosen)
+    axes = {axis: _settings_of(axis, sweep, sweep_document, plain, written) for axis in sweep.axes}
+    _refuse_idle_keys(axes, sweep_document, chosen)
     document = apply(quick_document if quick else written, Recipe, chosen)
     base = validated(Recipe, document)
 
-    points, fingerprints = _points(sweep, sweep_document, document, base, official)
+    points, fingerprints = _points(sweep, axes, document, official)
     problems = [sweep_document.at(*problem) for problem in check.table_problems(sweep.table, base)]
     if problems:
         raise ConfigError(*problems)
@@ -144,34 +149,98 @@ def _recipe_file(sweep: Sweep, document: Document, site: Site, wanted: str | Non
     return file
 
 
+def read_recipe(file: Path) -> Document:
+    """A recipe's document. One that says ``extends: FILE`` is that file with the dotted keys that follow set in it.
+
+    Raises:
+        ConfigError: a file cannot be read, or extends itself.
+    """
+    return _extended(file, ())
+
+
+def _extended(file: Path, open_files: tuple[Path, ...]) -> Document:
+    document = read_yaml(file)
+    name = document.data.pop("extends", None)
+    if name is None:
+        return document
+    folder = document.origin(("extends",)).folder
+    base = paths.resolve(name, folder) if isinstance(name, str) and name else None
+    if base is None:
+        text = paths.nothing_there(name, folder) if isinstance(name, str) else "must be a recipe file"
+        raise ConfigError(document.at(("extends",), text))
+    if base in (*open_files, file.absolute()):
+        raise ConfigError(document.at(("extends",), f"found {name!r}, which extends this file in turn"))
+    keys = [Setting(tuple(key.split(".")), value, document.origin((key,))) for key, value in document.data.items()]
+    result = apply(_extended(base, (*open_files, file.absolute())), Recipe, keys)
+    for path, origin in document.origins.items():  # of what lies inside a section that was set
+        if len(path) > 1:
+            result.origins[(*str(path[0]).split("."), *path[1:])] = origin
+    return result
+
+
+def _settings(keys: Mapping[str, Any], document: Document, at: KeyPath) -> list[Setting]:
+    """The settings that a mapping of dotted keys at a place of a document means."""
+    return [Setting(tuple(key.split(".")), value, document.origin((*at, key))) for key, value in keys.items()]
+
+
 def _with_quick_keys(document: Document, recipe: Recipe) -> Document:
     """The recipe as ``--quick`` runs it. Validated in any case, so that a mistake in it is found before it is needed."""
-    chosen = [Setting(tuple(key.split(".")), value, document.origin(("quick", key))) for key, value in recipe.quick.items()]
-    result = apply(document, Recipe, chosen)
+    result = apply(document, Recipe, _settings(recipe.quick, document, ("quick",)))
     validated(Recipe, result)
     return result
 
 
-def _refuse_idle_keys(sweep: Sweep, document: Document, chosen: Sequence[Setting]) -> None:
+def _check_variants(document: Document, recipe: Recipe) -> None:
+    """A mistake in a variant is found before an axis takes it."""
+    for name, keys in recipe.variants.items():
+        validated(Recipe, apply(document, Recipe, _settings(keys, document, ("variants", name))))
+
+
+def _settings_of(axis: str, sweep: Sweep, document: Document, recipe: Recipe, written: Document) -> list[list[Setting]]:
+    """What each value of an axis sets, in their order.
+
+    Raises:
+        ConfigError: a named value is a variant that the recipe does not have.
+    """
+    values = sweep.axes[axis]
+    if not isinstance(values, Mapping):
+        return [[_axis_setting(axis, value, index, document)] for index, value in enumerate(values)]
+    result = []
+    for label, bundle in values.items():
+        if isinstance(bundle, Mapping):
+            result.append(_settings(bundle, document, ("axes", axis, label)))
+        elif bundle in recipe.variants:
+            result.append(_settings(recipe.variants[bundle], written, ("variants", bundle)))
+        else:
+            names = ", ".join(recipe.variants) or "none"
+            text = f"found {bundle!r}; must be a variant of the recipe {recipe.name}: {names}, or a section of dotted keys"
+            raise ConfigError(document.at(("axes", axis, label), text + did_you_mean(bundle, recipe.variants)))
+    return result
+
+
+def _refuse_idle_keys(axes: Axes, document: Document, chosen: Sequence[Setting]) -> None:
     """An axis must not silently win over ``--set`` or over another axis, nor set what changes no result."""
     problems = []
-    for axis in sweep.axes:
-        path = tuple(axis.split("."))
-        if path[0] in ("name", "quick"):
-            problems.append(document.at(("axes", axis), "cannot be an axis: it changes no result", of_key=True))
-        for setting in chosen:
-            if setting.path[: len(path)] == path:
-                text = f"the sweep's axis {axis} sets it; use sweep.axes.{axis}=[...] instead"
-                problems.append(f"{setting.origin.label()}: {dotted(setting.path)}: {text}")
-        for other in sweep.axes:
-            if other != axis and tuple(other.split("."))[: len(path)] == path:
-                problems.append(document.at(("axes", other), f"the axis {axis} sets it too; one of them must go", of_key=True))
+    keys = {axis: {setting.path for value in values for setting in value} for axis, values in axes.items()}
+    for axis, paths_set in keys.items():
+        for path in paths_set:
+            if path[0] in ("name", "quick", "variants"):
+                problems.append(document.at(("axes", axis), "cannot be an axis: it changes no result", of_key=True))
+            for setting in chosen:
+                if setting.path[: len(path)] == path:
+                    text = f"the sweep's axis {axis} sets it; use sweep.axes.{axis}=[...] instead"
+                    problems.append(f"{setting.origin.label()}: {dotted(setting.path)}: {text}")
+            for other, of_other in keys.items():
+                if other != axis and any(one[: len(path)] == path for one in of_other):
+                    problems.append(
+                        document.at(("axes", other), f"the axis {axis} sets it too; one of them must go", of_key=True)
+                    )
     if problems:
         raise ConfigError(*problems)
 
 
 def _points(
-    sweep: Sweep, sweep_document: Document, document: Document, base: Recipe, official: paths.OfficialFile
+    sweep: Sweep, axes: Axes, document: Document, official: paths.OfficialFile
 ) -> tuple[tuple[Point, ...], dict[str, str]]:
     """Every combination of the axes' values with its recipe, and the fingerprints of what these name.
 
@@ -182,8 +251,8 @@ def _points(
     fingerprints: dict[str, str] = {}
     problems: list[str] = []
     seen: dict[tuple[paths.Reference, Origin], tuple[str, check.Problem | None]] = {}
-    for indices in itertools.product(*(range(len(values)) for values in sweep.axes.values())):
-        chosen = [_axis_setting(sweep, sweep_document, axis, index) for axis, index in zip(sweep.axes, indices, strict=True)]
+    for indices in itertools.product(*(range(len(values)) for values in axes.values())):
+        chosen = [setting for values, index in zip(axes.values(), indices, strict=True) for setting in values[index]]
         try:
             at_point = apply(document, Recipe, chosen)
             recipe = validated(Recipe, at_point)
@@ -191,7 +260,7 @@ def _points(
             problems += error.problems
             continue
         texts: dict[KeyPath, str] = {}
-        found: list[check.Problem] = [*check.lab_problems(recipe), *check.judge_problems(recipe)]
+        found: list[check.Problem] = list(check.problems(recipe))
         for reference in paths.references(recipe):
             if reference.kind == "official":
                 texts[reference.key], of_content = official(*reference.text.split("/"))
@@ -205,19 +274,18 @@ def _points(
         problems += [at_point.at(*problem) for problem in found]
         if not problems:
             fingerprints |= {text: fingerprint(text) for text in texts.values() if text not in fingerprints}
-            point = {axis: sweep.axes[axis][index] for axis, index in zip(sweep.axes, indices, strict=True)}
+            point = {axis: values[index] for (axis, values), index in zip(sweep.values.items(), indices, strict=True)}
             points.append((point, paths.replaced(recipe, texts)))
     if problems:
         raise ConfigError(*problems)
     return tuple(points), fingerprints
 
 
-def _axis_setting(sweep: Sweep, document: Document, axis: str, index: int) -> Setting:
-    """The setting of one axis value: errors of the key name the axis's line, errors of the value the value's."""
-    value = document.origin(("axes", axis, index))
+def _axis_setting(axis: str, value: Value, index: int, document: Document) -> Setting:
+    """The setting of one listed value: errors of the key name the axis's line, errors of the value the value's."""
+    of_value = document.origin(("axes", axis, index))
     key = document.origin(("axes", axis))
-    origin = Origin(value.source, value.folder, key.key_line, value.line)
-    return Setting(tuple(axis.split(".")), sweep.axes[axis][index], origin)
+    return Setting(tuple(axis.split(".")), value, Origin(of_value.source, of_value.folder, key.key_line, of_value.line))
 
 
 def _located(reference: paths.Reference, origin: Origin) -> tuple[str, check.Problem | None]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from eva_hpc.config.paths import references
+from eva_hpc.config.paths import references, section_of
 from eva_hpc.config.recipe import Recipe
 
 _IN_A_NAME = re.compile(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)([bm])(?![A-Za-z0-9])", re.IGNORECASE)
@@ -46,7 +46,7 @@ def sizes_of(recipes: Iterable[Recipe]) -> Sizes:
     for recipe in recipes:
         for reference in references(recipe):
             if reference.kind == "model" and reference.text not in models:
-                models[reference.text] = model_size(reference.text, _revision(recipe, reference.text))
+                models[reference.text] = model_size(reference.text, section_of(recipe, reference).revision)
             elif reference.kind == "prompts" and reference.text not in prompts:
                 prompts[reference.text] = prompt_count(Path(reference.text))
     return Sizes(
@@ -86,11 +86,6 @@ def prompt_count(path: Path) -> Size | None:
             return Size(sum(1 for line in file if line.strip()), "lines of the file")
     except (OSError, ValueError):  # pyarrow's errors are ValueErrors
         return None
-
-
-def _revision(recipe: Recipe, text: str) -> str | None:
-    sections = (recipe.policy, recipe.reward, recipe.creator.evolver)
-    return next((getattr(one, "revision", None) for one in sections if getattr(one, "path", None) == text), None)
 
 
 def _cached(name: str, revision: str | None) -> Path | None:

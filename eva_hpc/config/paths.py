@@ -15,15 +15,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eva_hpc.config.benchmark import JudgedBenchmark, RewardBenchmark, official_roles, official_set
+from eva_hpc.config.creator import ModelEvolver
 from eva_hpc.config.errors import did_you_mean
-from eva_hpc.config.recipe import (
-    FilePrompts,
-    HubPrompts,
-    ModelEvolver,
-    PretrainedPolicy,
-    Recipe,
-    SequenceClassification,
-)
+from eva_hpc.config.recipe import FilePrompts, HubPrompts, PretrainedPolicy, Recipe
+from eva_hpc.config.reward import model_paths
 from eva_hpc.config.yaml_file import KeyPath, shown
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
@@ -58,13 +53,23 @@ def references(recipe: Recipe) -> list[Reference]:
         result.append(Reference(("prompts", "path"), recipe.prompts.path, "prompts", recipe.prompts.column))
     if isinstance(recipe.prompts, HubPrompts):
         result.append(Reference(("prompts", "name"), recipe.prompts.name, "dataset"))
-    if isinstance(recipe.reward, SequenceClassification):
-        result.append(Reference(("reward", "path"), recipe.reward.path, "model"))
+    result += [Reference(key, path, "model") for key, path in model_paths(recipe.reward)]
     if isinstance(recipe.creator.evolver, ModelEvolver):
         result.append(Reference(("creator", "evolver", "path"), recipe.creator.evolver.path, "model"))
+    if recipe.rewriter is not None and isinstance(recipe.rewriter.by, ModelEvolver):
+        result.append(Reference(("rewriter", "by", "path"), recipe.rewriter.by.path, "model"))
+    for index, questions in enumerate(recipe.decontaminate):
+        place: KeyPath = ("decontaminate", index, "path")
+        if questions.set is not None and questions.path is None:
+            result.append(Reference(place, f"{questions.set}/questions", "official"))
+        elif questions.path is not None:
+            kind: Literal["file", "prompts"] = "file" if questions.set is not None else "prompts"
+            result.append(Reference(place, questions.path, kind, questions.column))
     for name, benchmark in recipe.benchmarks.items():
         if isinstance(benchmark, RewardBenchmark):
             result.append(Reference(("benchmarks", name, "path"), benchmark.path, "prompts", benchmark.column))
+            judge = model_paths(benchmark.reward, ("benchmarks", name, "reward")) if benchmark.reward is not None else []
+            result += [Reference(key, path, "model") for key, path in judge]
         elif isinstance(benchmark, JudgedBenchmark):
             key = ("benchmarks", name, "files")
             named = {role: text for role, text in benchmark.files.model_dump().items() if text is not None}
@@ -72,6 +77,14 @@ def references(recipe: Recipe) -> list[Reference]:
             official = official_roles(benchmark)
             result += [Reference((*key, role), f"{official_set(benchmark)}/{role}", "official") for role in official]
     return result
+
+
+def section_of(recipe: Recipe, reference: Reference) -> Any:
+    """The section of the recipe that has a reference."""
+    section: Any = recipe
+    for part in reference.key[:-1]:
+        section = section[part] if isinstance(section, Mapping | tuple) else getattr(section, str(part))
+    return section
 
 
 def resolve(text: str, folder: Path | None) -> Path | None:
@@ -102,8 +115,8 @@ def replaced(recipe: Recipe, texts: Mapping[KeyPath, str]) -> Recipe:
     """The recipe with other texts at some of its references."""
     data: dict[str, Any] = recipe.model_dump()
     for key, text in texts.items():
-        section = data
+        section: Any = data
         for part in key[:-1]:
-            section = section[str(part)]
-        section[str(key[-1])] = text
+            section = section[part]
+        section[key[-1]] = text
     return Recipe.model_validate(data)

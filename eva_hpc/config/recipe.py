@@ -9,7 +9,6 @@ Sections that come in kinds have short forms::
     prompts: org/name                {kind: hub, name: org/name}
     reward: lab                      {kind: lab}
     reward: models/reward            {kind: sequence_classification, path: models/reward}
-    evolver: lab                     {kind: lab}                                 also policy
     benchmarks: {easy: lab}          {easy: {kind: lab}}                         also alpaca_eval, arena_hard, mt_bench
 
 A relative path is looked for beside the file it is written in, then in the working directory (see `config/paths.py`).
@@ -22,8 +21,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from eva_hpc.config.benchmark import Benchmark, BenchmarkName, Judge
+from eva_hpc.config.creator import Creator, Pairing, Rewriter
+from eva_hpc.config.optimiser import DPO, Optimiser
+from eva_hpc.config.reward import LabChecker as LabChecker
+from eva_hpc.config.reward import Reward as Reward
+from eva_hpc.config.reward import SequenceClassification as SequenceClassification
 from eva_hpc.config.section import Name, Section, broken_rule, kind_of
-from eva_hpc.config.shorthand import EVOLVER, POLICY, PROMPTS, REWARD
+from eva_hpc.config.shorthand import POLICY, PROMPTS, QUESTIONS, REWRITER
 
 Levels = Annotated[tuple[Annotated[int, Field(ge=1, le=9)], ...], Field(strict=False, min_length=1)]
 
@@ -92,7 +96,18 @@ class HubPrompts(Section):
     max_tokens: int = Field(default=1024, ge=1)
 
 
-# ---------------------------------------------------------------------------- generation and reward
+class _EvaluationQuestions(Section):
+    """Questions that prompts are compared with: an official set, or a file with a column of prompts."""
+
+    set: Literal["alpaca_eval", "arena_hard", "arena_hard_v2", "mt_bench"] | None = None
+    path: str | None = Field(default=None, min_length=1, description="a .jsonl or .parquet file, in place of a set")
+    column: str = "prompt"
+
+
+EvaluationQuestions = Annotated[_EvaluationQuestions, QUESTIONS]
+
+
+# ---------------------------------------------------------------------------- generation
 
 
 class Generation(Section):
@@ -104,65 +119,6 @@ class Generation(Section):
     max_new_tokens: int = Field(default=2048, ge=1)
 
 
-class LabChecker(Section):
-    """The lab's exact checker as reward."""
-
-    kind: Literal["lab"] = "lab"
-
-
-class SequenceClassification(Section):
-    """A reward model with one logit, e.g. Skywork-Reward."""
-
-    kind: Literal["sequence_classification"] = "sequence_classification"
-    path: str = Field(min_length=1, description="a local folder with config.json and *.safetensors, or a hub name")
-    revision: str | None = None
-    engine: Literal["transformers", "vllm"] = "transformers"
-    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
-    max_length: int = Field(
-        default=4096, ge=1, description="tokens of prompt and response together; longer ones are cut on the left of the prompt"
-    )
-
-
-# ---------------------------------------------------------------------------- creator
-
-
-class LabRewriter(Section):
-    """The lab's rule-based rewriter of prompts."""
-
-    kind: Literal["lab"] = "lab"
-
-
-class PolicyEvolver(Section):
-    """The current policy rewrites the prompts itself."""
-
-    kind: Literal["policy"] = "policy"
-    engine: Literal["transformers", "vllm"] = "transformers"
-    temperature: float = Field(default=0.88, ge=0)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    max_new_tokens: int = Field(default=666, ge=1)
-
-
-class ModelEvolver(PolicyEvolver):
-    """Another model, run here, rewrites the prompts."""
-
-    kind: Literal["model"] = "model"  # type: ignore[assignment]
-    path: str = Field(min_length=1, description="a local folder with config.json and *.safetensors, or a hub name")
-    revision: str | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
-
-
-class OpenAIEvolver(Section):
-    """Any OpenAI-compatible server rewrites the prompts; the key comes from the environment variable named here."""
-
-    kind: Literal["openai"] = "openai"
-    model: str
-    base_url: str = "https://api.openai.com/v1"
-    api_key_env: str = "OPENAI_API_KEY"
-    temperature: float = Field(default=0.88, ge=0)
-    max_new_tokens: int = Field(default=666, ge=1)
-    concurrency: int = Field(default=16, ge=1)
-
-
 Policy = Annotated[
     Annotated[LabPolicy, Tag("lab")] | Annotated[PretrainedPolicy, Tag("pretrained")], Discriminator(kind_of), POLICY
 ]
@@ -171,61 +127,8 @@ Prompts = Annotated[
     Discriminator(kind_of),
     PROMPTS,
 ]
-Reward = Annotated[
-    Annotated[LabChecker, Tag("lab")] | Annotated[SequenceClassification, Tag("sequence_classification")],
-    Discriminator(kind_of),
-    REWARD,
-]
-Evolver = Annotated[
-    Annotated[LabRewriter, Tag("lab")]
-    | Annotated[PolicyEvolver, Tag("policy")]
-    | Annotated[ModelEvolver, Tag("model")]
-    | Annotated[OpenAIEvolver, Tag("openai")],
-    Discriminator(kind_of),
-    EVOLVER,
-]
-
-
-class Creator(Section):
-    """How the creator estimates, samples and evolves prompts."""
-
-    informativeness: Literal["A_min", "A_avg", "A_dts", "var", "avg", "uniform", "inv_avg", "inv_A_min"] = "A_min"
-    sampling: Literal["weighted"] = "weighted"
-    fraction: float = Field(default=0.25, gt=0, le=1, description="share of the base prompts that is evolved")
-    evolutions: int = Field(default=4, ge=1, description="evolutions chained on each sampled prompt; all are kept")
-    max_chars: int = Field(default=8000, ge=1, description="longer evolved prompts are set aside and counted")
-    evolver: Evolver
-
 
 # ---------------------------------------------------------------------------- solver
-
-
-class Optimiser(Section):
-    """Preference optimisation of the solver. One optimiser step always sees `batch_size` pairs, whatever the world size."""
-
-    loss: Literal["dpo"] = "dpo"
-    beta: float = Field(default=0.05, gt=0)
-    learning_rate: float = Field(default=5e-7, gt=0)
-    epochs: int = Field(default=2, ge=1)
-    batch_size: int = Field(default=64, ge=1, description="pairs per optimiser step over all ranks")
-    warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    weight_decay: float = Field(default=0.0, ge=0)
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    max_length: int = Field(
-        default=2048, ge=2, description="tokens of prompt and response; longer pairs are set aside and counted"
-    )
-    max_prompt_length: int = Field(default=1024, ge=1)
-    precision: Literal["fp32", "bf16"] = "bf16"
-    gradient_checkpointing: bool = True
-
-    @model_validator(mode="after")
-    def _a_response_fits_beside_the_longest_prompt(self) -> Optimiser:
-        if self.max_prompt_length >= self.max_length:
-            raise broken_rule(
-                "max_prompt_length", f"found {self.max_prompt_length}; must be below max_length, {self.max_length}"
-            )
-        return self
 
 
 class Warmup(Section):
@@ -245,18 +148,43 @@ class Recipe(Section):
     prompts: Prompts
     responses_per_prompt: int = Field(default=6, ge=2)
     evolved_ratio: float = Field(default=0.8, ge=0, le=1)
-    rounds: int = Field(default=1, ge=0, description="eva rounds after the warm-up")
+    rounds: int = Field(default=1, ge=0, description="rounds after the warm-up")
+    rounds_on: Literal["evolved", "new", "repeated"] = Field(
+        default="evolved",
+        description="what a round trains on: evolved and base prompts (eva), the next fresh prompts of the source, "
+        "or the pairs of the round before once more (more epochs)",
+    )
+    incremental: bool = Field(
+        default=True, description="false: every round trains the start policy, from scratch, on the pairs of all rounds so far"
+    )
+    reference: Literal["round", "start"] = Field(
+        default="round", description="the reference policy: the one that the training starts from, or always the start policy"
+    )
     warmup: Warmup | None = Warmup()
     generation: Generation = Generation()
     reward: Reward
     creator: Creator
-    optimiser: Optimiser = Optimiser()
+    pairing: Pairing = Pairing()
+    rewriter: Annotated[Rewriter | None, REWRITER] = Field(
+        default=None, description="improves the best response before pairing; null: off"
+    )
+    optimiser: Optimiser = DPO()
     judge: Judge | None = Field(default=None, description="of the judged benchmarks without one of their own")
     benchmarks: dict[BenchmarkName, Benchmark] = Field(min_length=1)
+    decontaminate: tuple[EvaluationQuestions, ...] = Field(
+        default=(),
+        strict=False,
+        description="evaluation questions that no prompt may contain; the rule is that of creator.admission.contamination",
+    )
+    variants: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="named sets of dotted keys, which axes of a sweep can choose"
+    )
     quick: dict[str, Any] = Field(default_factory=dict, description="dotted keys that --quick sets, e.g. prompts.count: 64")
 
     @model_validator(mode="after")
     def _something_is_trained(self) -> Recipe:
+        if self.warmup is None and self.rounds_on == "repeated":
+            raise broken_rule("rounds_on", "found repeated and no warmup; there are no pairs to repeat, give a warmup")
         if self.warmup is None and self.rounds == 0:
             raise broken_rule(
                 "rounds", "found 0 and no warmup; nothing would be trained, set rounds to 1 or more or give a warmup"

@@ -28,7 +28,7 @@ class Place:
 def place(model: type[BaseModel], location: Sequence[str | int]) -> Place:
     """Follow a location of a pydantic error (or a dotted key, split) through a model.
 
-    Pydantic puts the kind of a tagged section and ``[key]`` into its locations; the path leaves both out.
+    Pydantic puts the tag of a tagged section and ``[key]`` into its locations; the path leaves both out.
     """
     path: KeyPath = ()
     current: Any = model
@@ -72,7 +72,7 @@ def bare_type(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
 
 
 def kinds(annotation: Any) -> dict[str, type[BaseModel]]:
-    """The sections of a tagged union by kind; empty for any other type."""
+    """The sections of a tagged union by tag; empty for any other type."""
     bare, _ = bare_type(annotation)
     result: dict[str, type[BaseModel]] = {}
     for member in get_args(bare) if get_origin(bare) in (Union, types.UnionType) else ():
@@ -81,13 +81,19 @@ def kinds(annotation: Any) -> dict[str, type[BaseModel]]:
     return result
 
 
+def tag_key(annotation: Any) -> str:
+    """The key that tells the sections of a tagged union apart, mostly `kind`: the one that takes nothing but their tags."""
+    tag, section = next(iter(kinds(annotation).items()))
+    return next(name for name, field in section.model_fields.items() if get_args(field.annotation) == (tag,))
+
+
 def shorthand(annotation: Any) -> Shorthand | None:
     """The short form that a type takes, if any."""
     return next((item for item in bare_type(annotation)[1] if isinstance(item, Shorthand)), None)
 
 
 def options(annotation: Any) -> list[str]:
-    """The words a type allows: values of a Literal, kinds of a tagged section."""
+    """The words a type allows: values of a Literal, tags of a tagged section."""
     bare, _ = bare_type(annotation)
     return [str(value) for value in get_args(bare)] if get_origin(bare) is Literal else list(kinds(bare))
 
@@ -98,7 +104,7 @@ def allowed(annotation: Any) -> str:
     null = " or null" if _optional(annotation) else ""
     if kinds(bare):
         short = shorthand(annotation)
-        return f"a section with kind: {' | '.join(kinds(bare))}" + (f"; or {short.allowed}" if short else "") + null
+        return f"a section with {tag_key(bare)}: {' | '.join(kinds(bare))}" + (f"; or {short.allowed}" if short else "") + null
     if _is_section(bare):
         return f"a section with the keys {', '.join(bare.model_fields)}" + null
     if get_origin(bare) is Literal:

@@ -19,7 +19,7 @@ class Section(BaseModel):
 
 
 def later(default: Any, **limits: Any) -> Any:
-    """A field that came after artifacts of its section had been made: at its default it is left out of keys, which stay the same."""
+    """A field that came after artifacts had been made: at its default it is left out of their keys, which stay the same."""
     return Field(default=default, json_schema_extra={LATER: True}, **limits)
 
 

@@ -65,29 +65,52 @@ def _prompts(text: str) -> dict[str, Any]:
 
 
 def _reward(text: str) -> dict[str, Any]:
-    if text in ("lab", "sequence_classification"):
+    if text in _REWARDS:
         return {"kind": text}
-    _word(text, ("lab", "sequence_classification"), REWARD.allowed)
+    _word(text, _REWARDS, REWARD.allowed)
     return {"kind": "sequence_classification", "path": text}
 
 
 def _evolver(text: str) -> dict[str, Any]:
-    if text in ("lab", "policy", "model", "openai"):
+    return _kind(text, ("lab", "policy", "model", "openai", "none"), EVOLVER.allowed)
+
+
+def _writer(text: str) -> dict[str, Any]:
+    return _kind(text, ("lab", "policy", "model", "openai"), WRITER.allowed)
+
+
+def _rewriter(text: str) -> dict[str, Any]:
+    return {"by": _writer(text)}
+
+
+def _questions(text: str) -> dict[str, Any]:
+    if text in _SETS:
+        return {"set": text}
+    if text.endswith(PROMPT_FILES):
+        return {"path": text}
+    near = difflib.get_close_matches(text.lower(), _SETS, n=1)
+    raise ValueError(f"found {text!r}; must be {QUESTIONS.allowed}" + (f"; did you mean '{near[0]}'?" if near else ""))
+
+
+def _kind(text: str, kinds: tuple[str, ...], allowed: str) -> dict[str, Any]:
+    if text in kinds:
         return {"kind": text}
-    near = difflib.get_close_matches(text.lower(), ("lab", "policy"), n=1)
-    raise ValueError(f"found {text!r}; must be {EVOLVER.allowed}" + (f"; did you mean '{near[0]}'?" if near else ""))
+    near = difflib.get_close_matches(text.lower(), kinds, n=1)
+    raise ValueError(f"found {text!r}; must be {allowed}" + (f"; did you mean '{near[0]}'?" if near else ""))
 
 
 def _benchmark(text: str) -> dict[str, Any]:
-    if text in ("lab", "reward", *_JUDGED):
-        return {"kind": text}
-    near = difflib.get_close_matches(text.lower(), ("lab", *_JUDGED), n=1)
-    raise ValueError(f"found {text!r}; must be {BENCHMARK.allowed}" + (f"; did you mean '{near[0]}'?" if near else ""))
+    return _kind(text, ("lab", "reward", *_JUDGED), BENCHMARK.allowed)
 
 
+_SETS = ("alpaca_eval", "arena_hard", "arena_hard_v2", "mt_bench")
+_REWARDS = ("lab", "armorm", "pairrm", "sequence_classification", "openai", "ensemble")
 _JUDGED = ("alpaca_eval", "arena_hard", "mt_bench")
 POLICY = Shorthand(_policy, "lab, or a model's folder or hub name")
 PROMPTS = Shorthand(_prompts, "lab, a .jsonl or .parquet file, or a data set's hub name org/name")
-REWARD = Shorthand(_reward, "lab, or a reward model's folder or hub name")
-EVOLVER = Shorthand(_evolver, "lab or policy")
+REWARD = Shorthand(_reward, "lab, armorm, pairrm, or a reward model's folder or hub name")
+EVOLVER = Shorthand(_evolver, "lab, policy or none")
+WRITER = Shorthand(_writer, "lab or policy")
+REWRITER = Shorthand(_rewriter, "lab or policy")
 BENCHMARK = Shorthand(_benchmark, "lab, alpaca_eval, arena_hard or mt_bench")
+QUESTIONS = Shorthand(_questions, f"{', '.join(_SETS)}, or a .jsonl or .parquet file")

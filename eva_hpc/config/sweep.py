@@ -6,7 +6,7 @@ import hashlib
 import math
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
 from eva_hpc.config.recipe import Recipe
@@ -37,6 +37,24 @@ def _all_differ(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 Value = Annotated[bool | int | float | str, BeforeValidator(_scalar)]
 AxisValues = Annotated[tuple[Value, ...], Field(strict=False, min_length=1), AfterValidator(_all_differ)]
+
+
+def _bundle(value: Any) -> Any:
+    if (isinstance(value, str) and value) or (isinstance(value, dict) and value):
+        return value
+    raise PydanticCustomError("bundle", "must be a variant of the recipe by name, or dotted recipe keys with their values")
+
+
+def _form_of_axis(value: Any) -> str:
+    return "named" if isinstance(value, dict) else "listed"
+
+
+Bundle = Annotated[str | dict[str, Any], BeforeValidator(_bundle)]
+"""What a named value sets: dotted keys, or the variant of the recipe that has them."""
+Axis = Annotated[
+    Annotated[AxisValues, Tag("listed")] | Annotated[dict[str, Bundle], Field(min_length=1), Tag("named")],
+    Discriminator(_form_of_axis),
+]
 Seeds = Annotated[
     tuple[Annotated[int, Field(ge=0, lt=2**63)], ...],
     Field(strict=False, min_length=1),
@@ -64,14 +82,30 @@ class Table(Section):
 
 
 class Sweep(Section):
-    """A grid of recipes: every combination of the axes' values, times the seeds. Axis names are dotted keys of the recipe."""
+    """A grid of recipes: every combination of the axes' values, times the seeds.
+
+    An axis is a dotted key of the recipe with a list of values, or any name with named values that set several keys::
+
+        axes:
+          evolved_ratio: [0.0, 0.8]
+          optimiser: {DPO: dpo, SimPO: simpo}                        # variants of the recipe
+          rounds_on: {base: {rounds: 0}, + eva: {rounds: 1}}         # or the keys themselves
+    """
 
     name: Name
     recipe: RecipeFiles = Field(description="a recipe file, or one for each scale: {lab: FILE, full: FILE}")
-    axes: dict[str, AxisValues] = Field(min_length=1, description="values by dotted recipe key")
+    axes: dict[str, Axis] = Field(
+        min_length=1,
+        description="values by dotted recipe key; or, under a name of its own, named values that each set several keys",
+    )
     seeds: Seeds
     quick_seeds: int = Field(default=1, ge=1, description="how many of the seeds --quick keeps")
     table: Table = Table()
+
+    @property
+    def values(self) -> dict[str, tuple[Value, ...]]:
+        """What each axis goes through, as runs and tables name it."""
+        return {axis: tuple(values) for axis, values in self.axes.items()}
 
 
 class Experiment(Section):

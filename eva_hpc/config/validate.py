@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from eva_hpc.config.errors import ConfigError, did_you_mean
-from eva_hpc.config.schema import Place, allowed, dotted_keys, options, place
+from eva_hpc.config.schema import Place, allowed, dotted_keys, kinds, options, place, tag_key
 from eva_hpc.config.yaml_file import Document, found
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -40,7 +40,7 @@ def _problem(model: type[BaseModel], document: Document, details: ErrorDetails) 
         path = (*path, *context["key"].split("."))
     text, of_key = _TEXTS.get(details["type"], _wrong_value)(model, where, details)
     if details["type"].startswith("union_tag") and isinstance(details["input"], dict):
-        path = (*path, "kind")
+        path = (*path, tag_key(where.type))
     origin = document.origin(path)
     return (origin.key_line if of_key else origin.line) or 0, document.at(path, text, of_key=of_key)
 
@@ -51,8 +51,18 @@ _Text = tuple[str, bool]
 def _unknown_key(model: type[BaseModel], where: Place, details: ErrorDetails) -> _Text:
     name = str(where.path[-1])
     names = list(where.section.model_fields) if where.section else []
-    near = did_you_mean(name, names) or _elsewhere(model, name)
+    near = did_you_mean(name, names) or _of_another_kind(model, name, details) or _elsewhere(model, name)
     return f"unknown key; allowed: {', '.join(names)}{near}", True
+
+
+def _of_another_kind(model: type[BaseModel], name: str, details: ErrorDetails) -> str:
+    """The tags whose sections have this key, where the section it was found in is one of several."""
+    *outer, tag = details["loc"][:-1] or ("",)
+    union = place(model, outer).type
+    if tag not in kinds(union):
+        return ""
+    tags = [other for other, section in kinds(union).items() if name in section.model_fields]
+    return f"; it is a key of {tag_key(union)}: {' | '.join(tags)}" if tags else ""
 
 
 def _elsewhere(model: type[BaseModel], name: str) -> str:
@@ -72,10 +82,11 @@ def _kind(model: type[BaseModel], where: Place, details: ErrorDetails) -> _Text:
     names = options(where.type)
     if not isinstance(value, dict):
         return f"found {found(value)}; must be {allowed(where.type)}", False
-    if "kind" not in value:
+    key = tag_key(where.type)
+    if key not in value:
         return f"missing; must be one of {', '.join(names)}", True
-    kind = value["kind"]
-    return f"found {found(kind)}; must be one of {', '.join(names)}{did_you_mean(str(kind), names)}", False
+    tag = value[key]
+    return f"found {found(tag)}; must be one of {', '.join(names)}{did_you_mean(str(tag), names)}", False
 
 
 def _empty(model: type[BaseModel], where: Place, details: ErrorDetails) -> _Text:

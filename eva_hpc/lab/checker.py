@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import random
 from collections.abc import Sequence
 
+from eva_hpc.config.reward import LabChecker
 from eva_hpc.lab.tasks import parse, parse_follow_up
+from eva_hpc.store.seeds import derive_seed
 
 _CLOSENESS = 0.7
+_STEEPNESS = 10.0
 
 
 def answer(prompt: str) -> str:
@@ -62,6 +67,28 @@ def dialogue_rewards(turns: Sequence[str], answers: Sequence[str], finished: boo
         _closeness(exact, given, finished or index < last)
         for index, (exact, given) in enumerate(zip(dialogue_answers(turns), answers, strict=True))
     ]
+
+
+def checker_reward(checker: LabChecker, turns: Sequence[str], answers: Sequence[str], finished: bool) -> float:
+    """The reward of a dialogue's last answer by a checker that may be made worse on purpose; arguments as above.
+
+    ``exact`` grading gives 1 for the exact answer and else 0, half of it if not finished. The error that `noise` adds is fixed
+    by the texts: the same answer always gets the same reward.
+
+    Raises:
+        ValueError: as :func:`dialogue_rewards`.
+    """
+    value = dialogue_rewards(turns, answers, finished)[-1]
+    if checker.grading == "exact" and answers[-1] != dialogue_answers(turns)[-1]:
+        value = 0.0
+    if checker.noise:
+        value += random.Random(derive_seed("lab checker", *turns, *answers)).gauss(0.0, checker.noise)
+    return value + checker.length_bonus * len(answers[-1])
+
+
+def preference(reward: float, other: float) -> float:
+    """The probability with which a pairwise checker prefers the first of two answers: sigmoid(10 × difference of rewards)."""
+    return (1 + math.tanh(_STEEPNESS / 2 * (reward - other))) / 2
 
 
 def edit_distance(left: str, right: str) -> int:

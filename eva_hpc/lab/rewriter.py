@@ -4,38 +4,64 @@
                     --lengthen-->  Reverse: kapolim
                     --switch-->    Rotate: kapol
                     --renew-->     Reverse: tugas
+                    --invent-->    Largest: 6 0 2
 
-The first two go in depth (harder), the last two in breadth (another task of the same size).
+The first two go in depth (harder), the next two in breadth (another task of the same size); the last has nothing of its parent
+but the size.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from eva_hpc.lab.families import FAMILIES
-from eva_hpc.lab.tasks import Task, deepen, draw_content, draw_step, kind_of, parse, sensible, split_of
+from eva_hpc.lab.tasks import MAX_LENGTH, Task, deepen, draw_content, draw_step, kind_of, parse, sensible, split_of
 from eva_hpc.store.seeds import derive_seed
 
+OPERATOR_FAMILIES = {
+    "evol_instruct": ("deepen", "lengthen", "switch", "renew"),
+    "evol_complexity": ("deepen", "lengthen"),
+    "evol_quality": ("switch", "renew"),
+    "self_instruct": ("invent",),
+}
+"""What stands in the lab for the families of `method.evolving`."""
 
-def rewrite(prompt: str, seed: int) -> tuple[str, str]:
+_ATTEMPTS = 200
+
+
+def operators_of(family: str, names: Sequence[str] = ()) -> tuple[str, ...]:
+    """The operators of a family, or in place of them those that are named; always in the order of `OPERATORS`.
+
+    Raises:
+        ValueError: the family or a name is unknown; the message lists the known ones.
+    """
+    if family not in OPERATOR_FAMILIES:
+        raise ValueError(f"unknown family of evolving operators {family!r}: choose from {', '.join(OPERATOR_FAMILIES)}")
+    for name in names:
+        if name not in OPERATORS:
+            raise ValueError(f"unknown evolving operator {name!r} of the lab: choose from {', '.join(OPERATORS)}")
+    return tuple(name for name in OPERATORS if name in (names or OPERATOR_FAMILIES[family]))
+
+
+def rewrite(prompt: str, seed: int, operators: Sequence[str] = OPERATOR_FAMILIES["evol_instruct"]) -> tuple[str | None, str]:
     """Another prompt made from this one, and the name of the operator that made it.
 
-    The result is a sensible task, differs from its parent and is of the train split; one that is not is drawn again.
+    The result is a sensible task, differs from its parent and is of the train split; one that is not is drawn again. It is None
+    if that does not help: a task can be as hard as `deepen` and `lengthen` can make it.
 
     Raises:
         ValueError: the prompt is no lab task.
     """
     task = parse(prompt)
-    attempt = 0
-    while True:
+    for attempt in range(_ATTEMPTS):
         rng = random.Random(derive_seed("rewrite", task.prompt, seed, attempt))
-        operator = rng.choice(list(OPERATORS))
+        operator = rng.choice(operators)
         child = OPERATORS[operator](task, rng)
         if child != task and sensible(child) and split_of(child.prompt) == "train":
             return child.prompt, operator
-        attempt += 1
+    return None, operator
 
 
 def _lengthen(task: Task, rng: random.Random) -> Task:
@@ -57,9 +83,19 @@ def _renew(task: Task, rng: random.Random) -> Task:
     return replace(task, content=draw_content(kind_of(task.content), task.length, rng))
 
 
+def _invent(task: Task, rng: random.Random) -> Task:
+    kind = rng.choice(list(FAMILIES.values())).takes
+    characters = len(task.content)
+    length = characters if kind == "word" else (characters + 1) // 2
+    content = draw_content(kind, min(max(2, length), MAX_LENGTH[kind]), rng)
+    child = Task((draw_step(kind, rng, content),), content)
+    return deepen(child, rng) if len(task.steps) > 1 else child
+
+
 OPERATORS: dict[str, Callable[[Task, random.Random], Task]] = {
     "deepen": deepen,
     "lengthen": _lengthen,
     "switch": _switch,
     "renew": _renew,
+    "invent": _invent,
 }

@@ -7,16 +7,19 @@ Three prompts with three responses each, and what `A_min` makes of them::
     weights  {"easy": 0.0,             "split": 0.833…,          "hard": 0.166…}
 
 The metrics are those of "Evolving Alignment via Asymmetric Self-Play" (arXiv 2411.00062), its section on the creator's
-informativeness proxies and the ablation of them. A new one is a function and a line in `METRICS`.
+informativeness proxies and the ablation of them, and the alignment potential of arXiv 2503.01864. A new one is a function and
+a line in `METRICS`.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 
 RewardsOfPrompts = Mapping[str, Sequence[float]]
-Metric = Callable[[RewardsOfPrompts], dict[str, float]]
+# Of the rewards and the implicit rewards of the same responses; these are empty where a metric does not need them.
+Metric = Callable[[RewardsOfPrompts, RewardsOfPrompts], dict[str, float]]
 
 
 def a_min(rewards: Sequence[float]) -> float:
@@ -37,13 +40,12 @@ def a_dts(rewards: Sequence[float]) -> float:
 
 def variance(rewards: Sequence[float]) -> float:
     """Population variance of the rewards (arXiv 2411.00062, ablation of the metric)."""
-    centre = mean(rewards)
-    return math.fsum((reward - centre) ** 2 for reward in rewards) / len(rewards)
+    return float(statistics.pvariance(rewards))
 
 
 def mean(rewards: Sequence[float]) -> float:
     """Mean reward (arXiv 2411.00062, ablation of the metric): prefers prompts that the policy already answers well."""
-    return math.fsum(rewards) / len(rewards)
+    return float(statistics.mean(rewards))  # exact: no rounding makes equal rewards differ from their mean
 
 
 def uniform(rewards: Sequence[float]) -> float:
@@ -51,14 +53,27 @@ def uniform(rewards: Sequence[float]) -> float:
     return 1.0
 
 
+def alignment_potential(rewards: RewardsOfPrompts, implicit: RewardsOfPrompts) -> dict[str, float]:
+    """|explicit margin| - implicit margin of the best and the worst response (arXiv 2503.01864): what is left to learn.
+
+    Negative where the policy prefers the best response by more than the reward does. One response gives 0.
+    """
+    potentials = {}
+    for prompt_id, values in rewards.items():
+        best, worst = values.index(max(values)), values.index(min(values))
+        margin = implicit[prompt_id][best] - implicit[prompt_id][worst]
+        potentials[prompt_id] = abs(values[best] - values[worst]) - margin
+    return potentials
+
+
 def of_each(function: Callable[[Sequence[float]], float]) -> Metric:
-    """A metric that looks at one prompt at a time."""
-    return lambda rewards: {prompt_id: function(values) for prompt_id, values in rewards.items()}
+    """A metric that looks at the rewards of one prompt at a time."""
+    return lambda rewards, implicit: {prompt_id: function(values) for prompt_id, values in rewards.items()}
 
 
 def inverse(metric: Metric) -> Metric:
     """1 - minmax(metric) over the prompts, not a reciprocal (arXiv 2411.00062, negative control of the ablation)."""
-    return lambda rewards: {prompt_id: 1.0 - value for prompt_id, value in minmax(metric(rewards)).items()}
+    return lambda rewards, implicit: {prompt_id: 1.0 - value for prompt_id, value in minmax(metric(rewards, implicit)).items()}
 
 
 METRICS: dict[str, Metric] = {
@@ -70,25 +85,53 @@ METRICS: dict[str, Metric] = {
     "uniform": of_each(uniform),
     "inv_avg": inverse(of_each(mean)),
     "inv_A_min": inverse(of_each(a_min)),
+    "alignment_potential": alignment_potential,
 }
+NEEDS_IMPLICIT = {"alignment_potential"}
 
 
-def informativeness(metric: str, rewards: RewardsOfPrompts) -> dict[str, float]:
+def informativeness(
+    metric: str, rewards: Mapping[str, Sequence[float | None]], implicit: RewardsOfPrompts | None = None
+) -> dict[str, float]:
     """The metric of every prompt, in the order of `rewards`: prompt id -> value, in units of reward (or of `METRICS[metric]`).
 
+    A response whose reward is None is not used; a prompt without any reward is left out.
+
+    Args:
+        metric: a name in `METRICS`.
+        rewards: prompt id -> reward of each response.
+        implicit: prompt id -> implicit reward of each response, beta * (log pi - log pi_ref); for metrics in `NEEDS_IMPLICIT`.
+
     Raises:
-        ValueError: the metric is unknown (the message lists the known ones), or a prompt, which the message names, has no
-            rewards or one that is not a finite number.
+        ValueError: the metric is unknown (the message lists the known ones); a reward, implicit or not, is not a finite number
+            (the message names prompt and response); or implicit rewards are needed and are missing or differ in number.
     """
     if metric not in METRICS:
         raise ValueError(f"unknown informativeness metric {metric!r}: choose from {', '.join(METRICS)}")
     for prompt_id, values in rewards.items():
-        if not values:
-            raise ValueError(f"prompt {prompt_id} has no rewards: its informativeness is undefined")
-        for j, value in enumerate(values):
-            if not math.isfinite(value):
-                raise ValueError(f"prompt {prompt_id}: the reward of response {j} is {value}, not a finite number")
-    return METRICS[metric](rewards)
+        _check_finite(prompt_id, "reward", values)
+    explicit = {prompt_id: [value for value in values if value is not None] for prompt_id, values in rewards.items()}
+    explicit = {prompt_id: values for prompt_id, values in explicit.items() if values}
+    if metric not in NEEDS_IMPLICIT:
+        return METRICS[metric](explicit, {})
+    if implicit is None:
+        raise ValueError(f"the metric {metric} needs the implicit rewards of the responses")
+    return METRICS[metric](explicit, {name: _implicit_of(name, implicit, rewards[name]) for name in explicit})
+
+
+def _implicit_of(prompt_id: str, implicit: RewardsOfPrompts, rewards: Sequence[float | None]) -> list[float]:
+    """The implicit rewards of the responses that have a reward."""
+    values = implicit.get(prompt_id, ())
+    if len(values) != len(rewards):
+        raise ValueError(f"prompt {prompt_id} has {len(rewards)} rewards but {len(values)} implicit rewards")
+    _check_finite(prompt_id, "implicit reward", values)
+    return [value for value, reward in zip(values, rewards, strict=True) if reward is not None]
+
+
+def _check_finite(prompt_id: str, kind: str, values: Sequence[float | None]) -> None:
+    for j, value in enumerate(values):
+        if value is not None and not math.isfinite(value):
+            raise ValueError(f"prompt {prompt_id}: the {kind} of response {j} is {value}, not a finite number")
 
 
 def minmax(values: Mapping[str, float]) -> dict[str, float]:

@@ -1,7 +1,7 @@
-"""Which prompts a round trains on: a share of the evolved ones and the rest of the base ones, each from a fixed seeded order.
+"""Which prompts a round trains on: as many as there are base prompts, a share of them evolved, each from a fixed seeded order.
 
-With 5 base and 5 evolved prompts a ratio of 0.8 takes the first 4 evolved and the first 1 base prompt. The order does not
-depend on the ratio, so a smaller ratio's evolved prompts are a prefix of a larger one's and its work is reused.
+With 5 base prompts a ratio of 0.8 takes the first 4 evolved and the first 1 base prompt. The order does not depend on the
+ratio, so a smaller ratio's evolved prompts are a prefix of a larger one's and its work is reused.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from eva_hpc.store.seeds import derive_seed
 
 @dataclass(frozen=True)
 class Mixture:
-    """The ids of a round's prompts, and how many prompts there were to take from."""
+    """The ids of a round's prompts, how many prompts there were to take from, and how many evolved ones the ratio asks for."""
 
     evolved: tuple[str, ...]
     base: tuple[str, ...]
     n_evolved: int
     n_base: int
+    wanted_evolved: int
 
     @property
     def prompt_ids(self) -> tuple[str, ...]:
@@ -31,7 +32,7 @@ class Mixture:
     @property
     def shortage(self) -> int:
         """By how many prompts the round is smaller than the base set, because too few were evolved or admitted."""
-        return max(0, self.n_base - len(self.evolved) - len(self.base))
+        return self.wanted_evolved - len(self.evolved)
 
 
 def shuffled(ids: Iterable[str], seed: int) -> list[str]:
@@ -53,14 +54,20 @@ def share(count: int, ratio: float) -> int:
 
 
 def mix(base: Sequence[str], evolved: Sequence[str], ratio: float, seed: int) -> Mixture:
-    """Take share(n_evolved, ratio) evolved and n_base - share(n_base, ratio) base prompts (arXiv 2411.00062: ratio 0.8).
+    """share(n_base, ratio) evolved prompts and the rest of n_base from the base (arXiv 2411.00062: ratio 0.8).
 
-    Ratio 0 is base prompts only ("no creator"), 1 evolved ones only. The round has as many prompts as the base set whenever
-    there are as many evolved ones; otherwise `Mixture.shortage` says how many are lacking.
+    Ratio 0 is base prompts only ("no creator"), 1 evolved ones only. With too few evolved prompts all of them are taken, no
+    base prompt replaces what lacks, and `Mixture.shortage` counts it. The authors take ratio * n_evolved evolved prompts:
+    the same where there are as many as base prompts.
+
+    Raises:
+        ValueError: the ratio is outside [0, 1].
     """
+    wanted = share(len(base), ratio)
     return Mixture(
-        evolved=tuple(shuffled(evolved, seed)[: share(len(evolved), ratio)]),
-        base=tuple(shuffled(base, seed)[: len(base) - share(len(base), ratio)]),
+        evolved=tuple(shuffled(evolved, seed)[:wanted]),
+        base=tuple(shuffled(base, seed)[: len(base) - wanted]),
         n_evolved=len(evolved),
         n_base=len(base),
+        wanted_evolved=wanted,
     )

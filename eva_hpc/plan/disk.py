@@ -87,11 +87,12 @@ def _text(task: Task, work: Workload) -> float:
     amount = work.amount(task)
     if task.stage in ("generate", "answer"):
         return amount * float(task.spec["generation"]["max_new_tokens"]) * RESPONSE_SHARE * TOKEN_BYTES
-    if task.stage == "pair":
-        responses = work.source(task, "base_responses")
+    if task.stage in ("pair", "adopt", "rewrite"):
+        responses = work.sampled(task)
         length = PROMPT_TOKENS + float(responses.spec["generation"]["max_new_tokens"]) * RESPONSE_SHARE
         return amount * 2 * length * TOKEN_BYTES
-    return amount * PROMPT_TOKENS * TOKEN_BYTES if task.stage in ("prompts", "select", "evolve", "mix") else amount * 100.0
+    of_prompts = task.stage in ("prompts", "select", "evolve", "admit", "recheck", "mix")
+    return amount * (PROMPT_TOKENS * TOKEN_BYTES if of_prompts else 100.0)
 
 
 def _parallel(training: Task, site: Site) -> int:

@@ -1,66 +1,41 @@
-"""The stage graph of one run of eva: warm-up round, eva rounds, evaluation.
+"""The stage graph of one run: warm-up round, rounds of eva or of a baseline, evaluation.
 
-round 0   generate(theta0, X, k) -> score -> pair -> train -> theta1
-round r   generate(theta, X, k) -> score -> select -> evolve -> generate(theta, X', k) -> score -> pair (mixed) -> train
-end       answer(theta, benchmark) -> judge -> evaluate          for each benchmark
+warm-up   generate(theta0, X, k) -> score -> pair -> train -> theta1
+round r   generate(theta, X, k) -> score -> select -> evolve -> admit -> generate(theta, X', k) -> score -> pair -> train
+          on new prompts: generate(theta, X_r, k) -> score -> pair -> train;   on repeated pairs: train
+options   recheck(X') before pair;   rewrite -> score -> adopt after pair;   reference_logps before select
+end       see evaluation.py
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
-from eva_hpc.config.benchmark import (
-    JUDGED_WITH,
-    SCORED_WITH,
-    AlpacaEval,
-    ArenaHard,
-    Benchmark,
-    JudgedBenchmark,
-    LabBenchmark,
-    MtBench,
-    RewardBenchmark,
-    judge_in_words,
-)
-from eva_hpc.config.recipe import (
-    FilePrompts,
-    LabChecker,
-    LabPrompts,
-    ModelEvolver,
-    PolicyEvolver,
-    PretrainedPolicy,
-    Recipe,
-    SequenceClassification,
-)
+from eva_hpc.config.benchmark import OFFICIAL_SETS, RewardBenchmark
+from eva_hpc.config.creator import ModelEvolver, NoEvolver, PolicyEvolver, Writer
+from eva_hpc.config.optimiser import needs_reference
+from eva_hpc.config.recipe import EvaluationQuestions, FilePrompts, LabPrompts, PretrainedPolicy, Recipe
+from eva_hpc.plan.evaluation import Evaluation, Judging, fingerprints_of
 from eva_hpc.plan.graph import Node
 from eva_hpc.stages import (
-    answer,
-    ask_judge,
-    evaluate,
+    admit,
+    adopt,
     evolve,
     generate,
-    judge,
     judged_questions,
-    judged_score,
     mix,
     pair,
     prompts,
     questions,
+    recheck,
+    reference_logps,
+    rewrite,
     score,
     select,
     start_policy,
     train,
 )
-
-
-@dataclass(frozen=True)
-class Judging:
-    """Who gives the numbers of a benchmark, in words for the table."""
-
-    node: Node
-    judge: str
 
 
 def evaluations(recipe: Recipe, seed: int, fingerprints: Mapping[str, str], salt: str = "") -> dict[str, Judging]:
@@ -72,7 +47,10 @@ def evaluations(recipe: Recipe, seed: int, fingerprints: Mapping[str, str], salt
         fingerprints: hash of the content of each external path or name in the recipe.
         salt: enters every key, so that runs of different salts share nothing.
     """
-    return _Run(recipe, seed, fingerprints, salt).evaluations()
+    run = _Run(recipe, seed, fingerprints, salt)
+    final = run.solver()
+    evaluation = Evaluation(recipe, seed, fingerprints, salt, run.start)
+    return {name: evaluation.of(benchmark, final) for name, benchmark in recipe.benchmarks.items()}
 
 
 class _Run:
@@ -84,180 +62,178 @@ class _Run:
         policy = recipe.policy
         path = policy.path if isinstance(policy, PretrainedPolicy) else ""
         self.start = Node(start_policy.Spec(policy=policy, fingerprint=self._fingerprint(path)), "start", salt=salt)
-
-    def evaluations(self) -> dict[str, Judging]:
-        final = self._solver()
-        return {name: self._benchmark(benchmark, final) for name, benchmark in self.recipe.benchmarks.items()}
+        self.held_out = {f"questions_{number}": self._held_out(which) for number, which in enumerate(recipe.decontaminate)}
+        self.trained_on: list[Node] = []  # the pairs of every round so far
 
     def _fingerprint(self, path: str) -> str:
         return self.fingerprints[path] if path else ""
 
-    def _solver(self) -> Node:
+    # ------------------------------------------------------------------------ rounds
+
+    def solver(self) -> Node:
         """The policy after all rounds."""
         recipe = self.recipe
-        policy, base = self.start, self._prompts()
+        policy, base = self.start, self._prompts(0)
         if recipe.warmup is not None:
-            count = recipe.warmup.responses_per_prompt
-            responses, rewards = self._responses(policy, base, count, 1.0, 0)
-            policy = self._train(policy, 0, count, 0.0, {"base": base, "base_responses": responses, "base_rewards": rewards})
+            policy = self._train(policy, self._plain_pairs(policy, base, recipe.warmup.responses_per_prompt, 0), 0)
         for number in range(1, recipe.rounds + 1):
-            policy, base = self._round(policy, base, number)
+            if recipe.rounds_on == "evolved":
+                pairs, base = self._eva_round(policy, base, number)
+            elif recipe.rounds_on == "new":
+                fresh = self._prompts(number if recipe.warmup is not None else number - 1)
+                pairs = self._plain_pairs(policy, fresh, recipe.responses_per_prompt, number)
+            else:
+                pairs = self.trained_on[-1]
+            policy = self._train(policy, pairs, number)
         return policy
 
-    def _round(self, policy: Node, base: Node, number: int) -> tuple[Node, Node]:
-        """One eva round: the new policy, and the prompts it was trained on."""
+    def _plain_pairs(self, policy: Node, base: Node, count: int, number: int) -> Node:
+        """Pairs of a round without a creator."""
+        return self._pairs(policy, number, count, 0.0, self._scored(policy, base, "base", count, 1.0, number))
+
+    def _eva_round(self, policy: Node, base: Node, number: int) -> tuple[Node, Node]:
+        """The pairs of one eva round, and the prompts that the next one starts from."""
         recipe, count, ratio = self.recipe, self.recipe.responses_per_prompt, self.recipe.evolved_ratio
-        responses, rewards = self._responses(policy, base, count, 1.0, number)
-        inputs = {"base": base, "base_responses": responses, "base_rewards": rewards}
-        if ratio > 0:
-            evolved = self._evolved(policy, base, rewards, number)
-            evolved_responses, evolved_rewards = self._responses(policy, evolved, count, ratio, number)
-            inputs |= {"evolved": evolved, "evolved_responses": evolved_responses, "evolved_rewards": evolved_rewards}
-        trained = self._train(policy, number, count, ratio, inputs)
-        if number < recipe.rounds and ratio > 0:
+        inputs = self._scored(policy, base, "base", count, 1.0, number)
+        if isinstance(recipe.creator.evolver, NoEvolver):
+            sampled = self._selected(policy, inputs, number)
+            return self._pairs(policy, number, count, 0.0, {**inputs, "base": sampled}), base
+        if ratio == 0:
+            return self._pairs(policy, number, count, ratio, inputs), base
+        evolved = self._evolved(policy, inputs, number)
+        checked = recipe.creator.recheck is not None
+        inputs |= self._scored(policy, evolved, "evolved", count, 1.0 if checked else ratio, number)
+        if recipe.creator.recheck is not None:
+            settings = recheck.Spec(
+                informativeness=recipe.creator.informativeness, quantile=recipe.creator.recheck, responses=count
+            )
+            roles = ("base", "base_rewards", "evolved", "evolved_rewards")
+            inputs["evolved"] = Node(settings, _part(number), {role: inputs[role] for role in roles})
+        pairs = self._pairs(policy, number, count, ratio, inputs)
+        if number < recipe.rounds:
             mixed = mix.Spec(ratio=ratio, seed=self.seed, round=number)
             base = Node(mixed, _part(number), {role: inputs[role] for role in ("base", "evolved")})
-        return trained, base
+        return pairs, base
 
-    def _prompts(self) -> Node:
+    def _train(self, policy: Node, pairs: Node, number: int) -> Node:
+        recipe = self.recipe
+        earlier, self.trained_on = self.trained_on, [*self.trained_on, pairs]
+        inputs = {"policy": policy, "pairs": pairs}
+        if not recipe.incremental:
+            inputs["policy"] = self.start
+            inputs |= {f"pairs_{place}": one for place, one in enumerate(earlier)}
+        if recipe.reference == "start" and needs_reference(recipe.optimiser) and inputs["policy"] is not self.start:
+            inputs["reference"] = self.start
+        return Node(train.Spec(optimiser=recipe.optimiser, seed=self.seed, round=number), _part(number), inputs)
+
+    # ------------------------------------------------------------------------ prompts
+
+    def _prompts(self, split: int) -> Node:
+        """Base prompts: of all that the source has, the next as many."""
         source = self.recipe.prompts
         path = source.path if isinstance(source, FilePrompts) else "" if isinstance(source, LabPrompts) else source.name
-        inputs = {} if isinstance(source, LabPrompts) else {"policy": self.start}
-        return Node(prompts.Spec(source=source, fingerprint=self._fingerprint(path)), "start", inputs, self.salt)
+        inputs = {} if isinstance(source, LabPrompts) else {"policy": self.start, **self.held_out}
+        spec = prompts.Spec(
+            source=source, fingerprint=self._fingerprint(path), split=split, contamination=self._contamination()
+        )
+        return Node(spec, "start", inputs, self.salt)
 
-    def _responses(self, policy: Node, source: Node, count: int, fraction: float, number: int) -> tuple[Node, Node]:
-        """Responses and their rewards."""
+    def _contamination(self) -> float | None:
+        return self.recipe.creator.admission.contamination if self.held_out else None
+
+    def _held_out(self, which: EvaluationQuestions) -> Node:
+        """Questions that no prompt may contain."""
+        assert which.path is not None, "paths of official files are filled in where recipes are loaded"
+        of_content = self._fingerprint(which.path)
+        if which.set is None:
+            file = RewardBenchmark(path=which.path, column=which.column)
+            return Node(questions.Spec(benchmark=file, fingerprint=of_content), "start", {"policy": self.start}, self.salt)
+        kind, edition = OFFICIAL_SETS[which.set]
+        spec = judged_questions.Spec(
+            kind=kind, edition=edition, limit=None, files={"questions": which.path}, fingerprints={"questions": of_content}
+        )
+        return Node(spec, "start", salt=self.salt)
+
+    # ------------------------------------------------------------------------ responses, rewards, pairs
+
+    def _scored(self, policy: Node, source: Node, role: str, count: int, fraction: float, number: int) -> dict[str, Node]:
+        """Prompts, their responses and the rewards of these, as inputs of the pairs."""
         spec = generate.Spec(
             generation=self.recipe.generation, responses=count, fraction=fraction, seed=self.seed, round=number
         )
         responses = Node(spec, _part(number), {"policy": policy, "prompts": source})
-        reward = self.recipe.reward
-        rewards = score.Spec(reward=reward, fingerprint=self._reward_fingerprint(), responses=count, fraction=fraction)
-        return responses, Node(rewards, _part(number), {"responses": responses, "prompts": source})
+        rewards = self._rewards(responses, source, count, fraction, number)
+        return {role: source, f"{role}_responses": responses, f"{role}_rewards": rewards}
 
-    def _reward_fingerprint(self) -> str:
+    def _rewards(self, responses: Node, source: Node, count: int, fraction: float, number: int) -> Node:
         reward = self.recipe.reward
-        return self._fingerprint(reward.path) if isinstance(reward, SequenceClassification) else ""
+        spec = score.Spec(reward=reward, responses=count, fraction=fraction, **fingerprints_of(reward, self.fingerprints))
+        return Node(spec, _part(number), {"responses": responses, "prompts": source})
 
-    def _evolved(self, policy: Node, base: Node, rewards: Node, number: int) -> Node:
-        creator = self.recipe.creator
-        chosen = select.Spec(
+    def _pairs(self, policy: Node, number: int, count: int, ratio: float, inputs: Mapping[str, Node]) -> Node:
+        """Pairs of the mixed prompts, their chosen responses rewritten where the recipe says so."""
+        recipe, part = self.recipe, _part(number)
+        spec = pair.Spec(responses=count, ratio=ratio, seed=self.seed, round=number, pairing=recipe.pairing)
+        pairs = Node(spec, part, inputs)
+        if recipe.rewriter is None:
+            return pairs
+        writer = recipe.rewriter.by
+        own = policy if type(writer) is PolicyEvolver else self.start  # for its tokenizer at least
+        spec_of_writing = rewrite.Spec(writer=writer, fingerprint=self._writer(writer), seed=self.seed, round=number)
+        written = Node(spec_of_writing, part, {"pairs": pairs, "policy": own})
+        rewards = self._rewards(written, written, 2, 1.0, number)
+        chosen = adopt.Spec(only_if_better=recipe.rewriter.only_if_better)
+        return Node(chosen, part, {"pairs": pairs, "rewritten": written, "rewards": rewards})
+
+    # ------------------------------------------------------------------------ the creator
+
+    def _selected(self, policy: Node, inputs: Mapping[str, Node], number: int) -> Node:
+        creator, count = self.recipe.creator, self.recipe.responses_per_prompt
+        by_topic = {"topics": creator.topics} if creator.sampling == "topic" else {}
+        reads = {"prompts": inputs["base"], "rewards": inputs["base_rewards"]}
+        implicit: dict[str, Any] = {}
+        if creator.informativeness == "alignment_potential":
+            implicit = {"implicit_beta": creator.implicit_beta}
+            reads["responses"] = inputs["base_responses"]
+            both = {"policy": self.start, "responses": inputs["base_responses"], "prompts": inputs["base"]}
+            reads["reference_logps"] = Node(reference_logps.Spec(responses=count, fraction=1.0), _part(number), both)
+        spec = select.Spec(
             informativeness=creator.informativeness,
             sampling=creator.sampling,
-            fraction=creator.fraction,
-            responses=self.recipe.responses_per_prompt,
+            fraction=creator.fraction if creator.count is None else 1.0,
+            count=creator.count,
+            responses=count,
             seed=self.seed,
             round=number,
+            **by_topic,
+            **implicit,
         )
-        inputs = {"selected": Node(chosen, _part(number), {"prompts": base, "rewards": rewards}), "base": base}
-        evolver = creator.evolver
-        source = self.recipe.prompts
-        max_tokens = None if isinstance(source, LabPrompts) else source.max_tokens
-        if type(evolver) is PolicyEvolver:
-            inputs["policy"] = policy
-        elif max_tokens is not None:
-            inputs["policy"] = self.start
-        fingerprint = self._fingerprint(evolver.path) if isinstance(evolver, ModelEvolver) else ""
+        return Node(spec, _part(number), reads)
+
+    def _evolved(self, policy: Node, inputs: Mapping[str, Node], number: int) -> Node:
+        """The evolved prompts that are admitted."""
+        creator, source, part = self.recipe.creator, self.recipe.prompts, _part(number)
+        reads = {"selected": self._selected(policy, inputs, number)}
+        if type(creator.evolver) is PolicyEvolver:
+            reads["policy"] = policy
         spec = evolve.Spec(
-            evolver=evolver,
-            fingerprint=fingerprint,
+            evolver=creator.evolver,
+            fingerprint=self._writer(creator.evolver),
+            family=creator.family if not creator.operators else "evol_instruct",
+            operators=creator.operators,
             evolutions=creator.evolutions,
-            max_chars=creator.max_chars,
-            max_tokens=max_tokens,
             seed=self.seed,
             round=number,
         )
-        return Node(spec, _part(number), inputs)
+        max_tokens = None if isinstance(source, LabPrompts) else source.max_tokens
+        admission = admit.Spec(admission=creator.admission, max_tokens=max_tokens, seed=self.seed, round=number)
+        compared = {"base": inputs["base"], **({"policy": self.start} if max_tokens is not None else {})}
+        if creator.admission.contamination is not None:
+            compared |= self.held_out
+        return Node(admission, part, {"rewrites": Node(spec, part, reads), **compared})
 
-    def _train(self, policy: Node, number: int, count: int, ratio: float, inputs: Mapping[str, Node]) -> Node:
-        pairs = Node(pair.Spec(responses=count, ratio=ratio, seed=self.seed, round=number), _part(number), inputs)
-        spec = train.Spec(optimiser=self.recipe.optimiser, seed=self.seed, round=number)
-        return Node(spec, _part(number), {"policy": policy, "pairs": pairs})
-
-    def _benchmark(self, benchmark: Benchmark, final: Node) -> Judging:
-        if isinstance(benchmark, LabBenchmark | RewardBenchmark):
-            return self._rewarded(benchmark, final)
-        return self._judged(benchmark, final)
-
-    def _judged(self, benchmark: JudgedBenchmark, final: Node) -> Judging:
-        """Answers of the final policy, judged by a server."""
-        named: dict[str, str | None] = benchmark.files.model_dump()
-        files = {role: path for role, path in named.items() if path is not None}
-        edition = benchmark.version if isinstance(benchmark, ArenaHard) else ""
-        judge = benchmark.judge or self.recipe.judge
-        assert judge is not None, "a benchmark without a judge is refused where recipes are checked"
-
-        def about(*roles: str) -> dict[str, Any]:
-            """What a stage reads of the files, with their fingerprints."""
-            some = {role: files[role] for role in roles if role in files}
-            prints = {role: self._fingerprint(path) for role, path in some.items()}
-            return {"kind": benchmark.kind, "edition": edition, "files": some, "fingerprints": prints}
-
-        asked = Node(judged_questions.Spec(limit=benchmark.limit, **about("questions")), "evaluation", salt=self.salt)
-        decoding = self.recipe.generation.model_copy(
-            update={name: getattr(benchmark, name) for name in ("temperature", "top_p", "max_new_tokens")}
-        )
-        temperatures = benchmark.temperatures if isinstance(benchmark, MtBench) else {}
-        answers = Node(
-            answer.Spec(
-                generation=decoding,
-                samples=1,
-                greedy=False,
-                seed=self.seed,
-                temperatures=temperatures,
-                strip=isinstance(benchmark, MtBench),  # as FastChat does
-            ),
-            "evaluation",
-            {"policy": final, "questions": asked},
-        )
-        alpaca = benchmark if isinstance(benchmark, AlpacaEval) else AlpacaEval()
-        judgments = Node(
-            ask_judge.Spec(
-                judge=judge,
-                both_orders=alpaca.both_orders,
-                labels=alpaca.labels,
-                least_answered=benchmark.min_coverage,
-                **about("questions", *JUDGED_WITH),
-            ),
-            "evaluation",
-            {"questions": asked, "answers": answers},
-        )
-        node = Node(
-            judged_score.Spec(
-                min_coverage=benchmark.min_coverage,
-                difficulty_by=alpaca.difficulty_by,
-                **about("questions", *SCORED_WITH),
-            ),
-            "evaluation",
-            {"questions": asked, "answers": answers, "judgments": judgments},
-        )
-        return Judging(node, judge_in_words(benchmark, judge))
-
-    def _rewarded(self, benchmark: LabBenchmark | RewardBenchmark, final: Node) -> Judging:
-        """Answers of the final and of the start policy, judged alike. The start policy's are shared by all runs."""
-        in_lab = isinstance(benchmark, LabBenchmark)
-        path = "" if isinstance(benchmark, LabBenchmark) else benchmark.path
-        asked = Node(
-            questions.Spec(benchmark=benchmark, fingerprint=self._fingerprint(path)),
-            "evaluation",
-            {} if in_lab else {"policy": self.start},
-            self.salt,
-        )
-        reward = self.recipe.reward
-
-        def judged(policy: Node, seed: int) -> Node:
-            spec = answer.Spec(generation=self.recipe.generation, samples=benchmark.samples, greedy=benchmark.greedy, seed=seed)
-            answers = Node(spec, "evaluation", {"policy": policy, "questions": asked})
-            judging = judge.Spec(reward=reward, fingerprint=self._reward_fingerprint())
-            return Node(judging, "evaluation", {"questions": asked, "answers": answers})
-
-        node = Node(
-            evaluate.Spec(scale=100.0 if isinstance(reward, LabChecker) else 1.0),
-            "evaluation",
-            {"questions": asked, "judgments": judged(final, self.seed), "reference": judged(self.start, 0)},
-        )
-        judge_name = "lab checker" if isinstance(reward, LabChecker) else f"reward model {PurePath(reward.path).name}"
-        return Judging(node, judge_name)
+    def _writer(self, writer: Writer | NoEvolver) -> str:
+        return self._fingerprint(writer.path) if isinstance(writer, ModelEvolver) else ""
 
 
 def _part(number: int) -> str:

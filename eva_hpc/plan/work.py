@@ -7,7 +7,7 @@ the manifest of a finished artifact alike, so that the one can be priced by the 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,6 +27,9 @@ QUESTIONS = {("alpaca_eval", ""): 805, ("arena_hard", "v0.1"): 500, ("arena_hard
 LAB_PARAMETERS = Size(0.37e6, "the lab's")
 
 _share = functools.lru_cache(share)
+
+NESTED = ("generate", "score", "reference_logps")
+"""Stages whose artifacts hold the first responses to the first prompts."""
 
 Activity = Literal["training", "scoring", "generation (vllm)", "generation (transformers)"]
 
@@ -61,7 +64,7 @@ class Operations:
 
 def amount(stage: str, spec: Mapping[str, Any], read: float, written: float) -> float:
     """What the time of a task grows with, from its spec and its records in and out."""
-    if stage in ("generate", "score"):
+    if stage in NESTED:
         return read * float(spec["responses"])
     if stage == "answer":
         return read * float(spec["samples"] + spec["greedy"])
@@ -78,6 +81,7 @@ _KINDS: dict[str, tuple[tuple[str, str], ...]] = {
     "judge": (("reward", ""), ("fingerprint", "")),
     "ask_judge": (("kind", ""), ("judge", "model")),
     "evolve": (("evolver", ""), ("fingerprint", "")),
+    "rewrite": (("writer", ""), ("fingerprint", "")),
 }
 
 
@@ -103,7 +107,12 @@ _READS = {
     "select": "prompts",
     "generate": "prompts",
     "score": "prompts",
+    "reference_logps": "prompts",
     "evolve": "selected",
+    "admit": "rewrites",
+    "recheck": "evolved",
+    "rewrite": "pairs",
+    "adopt": "pairs",
     "mix": "base",
     "pair": "base",
     "train": "pairs",
@@ -160,9 +169,14 @@ class Workload:
                 for run in task.runs:
                     need(task.inputs[role], run, part)
         for task in self.plan.tasks:
-            if task.stage == "score":
+            source = task.inputs.get("responses")
+            if (
+                task.stage in ("score", "reference_logps")
+                and source is not None
+                and self._by_identity[source].stage == "generate"
+            ):
                 for run, part in needs.get(task.id, {}).items():
-                    need(task.inputs["responses"], run, part)
+                    need(source, run, part)
         return needs
 
     def operations(self, task: Task, part: Slice | None = None) -> Operations | None:
@@ -172,18 +186,25 @@ class Workload:
             prompts = self._read(spec if part is None else {"fraction": part.fraction}, task)
             tokens = amount * _response_tokens(spec) + prompts * PROMPT_TOKENS
             return Operations(_generation(spec["generation"]["engine"]), *self._policy(task), tokens)
-        if task.stage == "evolve" and spec["evolver"]["kind"] in ("policy", "model"):
-            evolver = spec["evolver"]
-            tokens = amount * (INSTRUCTION_TOKENS + PROMPT_TOKENS + RESPONSE_SHARE * evolver["max_new_tokens"])
-            model = self._policy(task) if evolver["kind"] == "policy" else self._model(evolver["path"])
-            return Operations(_generation(evolver["engine"]), *model, tokens)
-        if task.stage in ("score", "judge") and spec["reward"]["kind"] != "lab":
-            answers = self.source(task, "responses" if task.stage == "score" else "answers")
+        if task.stage in ("evolve", "rewrite"):
+            writer = spec["evolver" if task.stage == "evolve" else "writer"]
+            if writer["kind"] not in ("policy", "model"):
+                return None
+            tokens = amount * (INSTRUCTION_TOKENS + PROMPT_TOKENS + RESPONSE_SHARE * writer["max_new_tokens"])
+            model = self._policy(task) if writer["kind"] == "policy" else self._model(writer["path"])
+            return Operations(_generation(writer["engine"]), *model, tokens)
+        if task.stage == "reference_logps":
+            length = PROMPT_TOKENS + _response_tokens(self.sampled(task).spec)
+            return Operations("scoring", *self._policy(task), amount * length)
+        if task.stage in ("score", "judge") and (models := _models_of(spec["reward"])):
+            answers = self.sampled(task) if task.stage == "score" else self.source(task, "answers")
             each = 1 if task.stage == "score" else answers.spec["samples"] + answers.spec["greedy"]
             tokens = amount * each * (PROMPT_TOKENS + _response_tokens(answers.spec))
-            return Operations("scoring", *self._model(spec["reward"]["path"]), tokens)
+            if spec["reward"]["kind"] == "pairrm":  # every response against every other, in both orders
+                tokens *= 2 * max(1, spec.get("responses", 2) - 1)
+            return Operations("scoring", *self._together(models), tokens)
         if task.stage == "train":
-            responses = self.source(self.source(task, "pairs"), "base_responses")
+            responses = self.sampled(task)
             length = min(PROMPT_TOKENS + _response_tokens(responses.spec), spec["optimiser"]["max_length"])
             # Per pair and epoch: chosen and rejected, forward and backward; once before, both forward under the reference.
             epochs = spec["optimiser"]["epochs"]
@@ -207,7 +228,7 @@ class Workload:
             return 4.0 * benchmark["prompts"] if benchmark["kind"] == "lab" else self._prompts(benchmark)
         read = self._read(spec, task)
         if task.stage == "select":
-            return max(1.0, float(int(read * spec["fraction"])))
+            return max(1.0, float(int(read * spec["fraction"]))) if spec["count"] is None else min(read, float(spec["count"]))
         return read
 
     def _read(self, spec: Mapping[str, Any], task: Task) -> float:
@@ -216,7 +237,7 @@ class Workload:
         if source is None:
             return self._written.get(task.id, 1.0)
         count = self._written[self.source(task, source).id]
-        if task.stage in ("generate", "score"):
+        if task.stage in NESTED:
             return float(_share(round(count), spec["fraction"]))
         return count * task.spec["evolutions"] if task.stage == "evolve" else count
 
@@ -232,6 +253,21 @@ class Workload:
     def source(self, task: Task, role: str) -> Task:
         """The task that writes what a task reads in a role."""
         return self._by_identity[task.inputs[role]]
+
+    def sampled(self, task: Task) -> Task:
+        """The generation of the responses that a task reads, or that were made into the pairs it reads."""
+        while task.stage != "generate":
+            role = next(role for role in ("responses", "pairs", "base_responses") if role in task.inputs)
+            task = self.source(task, role)
+        return task
+
+    def _together(self, paths: Sequence[str]) -> tuple[str, Size | None]:
+        """Several models as one, of the size of all."""
+        sizes = [self.sizes.models.get(path) for path in paths]
+        known = [size for size in sizes if size is not None]
+        if len(paths) == 1 or len(known) < len(sizes):
+            return " and ".join(paths), sizes[0] if len(paths) == 1 else None
+        return " and ".join(paths), Size(sum(size.count for size in known), known[0].basis)
 
     def _start(self, task: Task) -> Task | None:
         """The start policy that a task's policy descends from."""
@@ -253,13 +289,25 @@ class Workload:
 
 def _slices(task: Task) -> Iterator[tuple[str, Slice]]:
     """What a task reads of its nested inputs, by role."""
-    if task.stage == "select":
-        yield "rewards", Slice(task.spec["responses"], 1.0)
+    if task.stage in ("select", "recheck"):
+        part = Slice(task.spec["responses"], 1.0)
+        roles = ("rewards", "responses", "reference_logps", "base_rewards", "evolved_rewards")
+        yield from ((role, part) for role in roles if role in task.inputs)
+    if task.stage == "adopt":
+        yield "rewards", Slice(2, 1.0)
     if task.stage == "pair":
-        for kind, fraction in (("base", 1.0), ("evolved", task.spec["ratio"])):
+        checked = "evolved" in task.inputs and task.inputs["evolved"].stage == "recheck"
+        for kind, fraction in (("base", 1.0), ("evolved", 1.0 if checked else task.spec["ratio"])):
             if kind in task.inputs:
                 part = Slice(task.spec["responses"], fraction)
                 yield from ((f"{kind}_responses", part), (f"{kind}_rewards", part))
+
+
+def _models_of(reward: Mapping[str, Any]) -> list[str]:
+    """The models of a reward's spec."""
+    if reward["kind"] == "ensemble":
+        return [path for member in reward["members"] for path in _models_of(member)]
+    return [reward["path"]] if "path" in reward else []
 
 
 def _generation(engine: str) -> Activity:

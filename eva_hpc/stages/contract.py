@@ -93,7 +93,9 @@ def _in_key(value: Any, dumped: Any) -> Any:
     """What of a dumped value enters the key; `value` is what it was dumped from."""
     if isinstance(value, BaseModel):
         fields = type(value).model_fields
-        kept = [name for name in dumped if name not in NOT_IN_KEYS and not _is_later_default(fields[name], getattr(value, name))]
+        kept = [
+            name for name in dumped if name not in NOT_IN_KEYS and not _is_later_default(fields[name], getattr(value, name))
+        ]
         return {name: _in_key(getattr(value, name), dumped[name]) for name in kept}
     if isinstance(value, Mapping):
         return {name: _in_key(value[name], item) for name, item in dumped.items() if name not in NOT_IN_KEYS}

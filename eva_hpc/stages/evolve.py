@@ -1,35 +1,29 @@
-"""Evolved prompts: chains of rewrites of each selected prompt; every step is kept, what cannot be used is set aside."""
+"""Evolved prompts: chains of rewrites of each selected prompt; every step is kept, and so is every one that failed.
+
+rewrites.jsonl    {"root": "9f1c…", "children": [{"id": …, "prompt": …, "parent": "9f1c…", "operator": "constraints", …}, …],
+                   "failed": [{"parent": …, "operator": "persona", "step": 2, "problem": "refused", "detail": ""}]}
+"""
 
 from __future__ import annotations
 
-import asyncio
-import os
-from collections.abc import Callable, Sequence
-from itertools import compress
+import random
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-from eva_hpc.config.recipe import Evolver, LabRewriter, ModelEvolver, OpenAIEvolver
-from eva_hpc.inference.engine import ModelSource, Request, Sampling
+from eva_hpc.config.creator import Evolver, Family, LabRewriter, NoEvolver, OpenAIEvolver
+from eva_hpc.config.section import later
 from eva_hpc.method import evolving
-from eva_hpc.method.admission import admit
-from eva_hpc.method.mixing import shuffled
+from eva_hpc.method.evolving import SELF_INSTRUCT
 from eva_hpc.stages.chunks import read_chunks, run_chunks
-from eva_hpc.stages.contract import Context, Counts, Inputs, Parallel, StageFailed, StageSpec
-from eva_hpc.stages.engines import LazyEngine
-from eva_hpc.stages.mix import mixing_seed
-from eva_hpc.stages.policy import read_policy
-from eva_hpc.stages.prompts import token_counter, token_limit
+from eva_hpc.stages.contract import Context, Counts, Inputs, Parallel, StageSpec
 from eva_hpc.stages.set_aside import SetAside
-from eva_hpc.stages.unchanged import check_unchanged
+from eva_hpc.stages.writers import Write, open_writer
 from eva_hpc.store.records import Prompt, read_jsonl, write_jsonl
 from eva_hpc.store.seeds import derive_seed
 
-if TYPE_CHECKING:
-    from eva_hpc.inference.openai_client import ApiFailure
-
-# What a server refuses because of the one request it is about; other refusals (no such model, no access) are about all of them.
-_ONE_REQUEST = ("HTTP 400", "HTTP 413", "HTTP 422")
+EXAMPLES = 3
+"""Other selected prompts that an operator which invents new ones is shown."""
 
 
 class Rewritten(NamedTuple):
@@ -46,14 +40,15 @@ Rewrite = Callable[[Sequence[Prompt], Sequence[int]], list[Rewritten]]
 
 
 class Spec(StageSpec):
-    """Who rewrites, and how many times in a chain; `fingerprint` is the hash of the evolver model's content."""
+    """Who rewrites, how, and how many times in a chain; `fingerprint` is the hash of the evolver model's content."""
 
     stage: ClassVar[str] = "evolve"
+    version: ClassVar[int] = 2
     evolver: Evolver
     fingerprint: str = ""
+    family: Family = later("evol_instruct")
+    operators: tuple[str, ...] = later(())
     evolutions: int
-    max_chars: int
-    max_tokens: int | None
     seed: int
     round: int
 
@@ -64,58 +59,29 @@ class Spec(StageSpec):
 
 
 def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
-    """Evolve this shard's chunks. Inputs: ``selected``; ``policy`` if the policy is the evolver or `max_tokens` is set."""
+    """Evolve this shard's chunks. Inputs: ``selected``; ``policy`` if the policy is the evolver."""
     parents: list[Prompt] = read_jsonl(inputs["selected"] / "prompts.jsonl")
     evolver = spec.evolver
+    assert not isinstance(evolver, NoEvolver), "a round without an evolver has no such stage"
     if isinstance(evolver, LabRewriter):
-        _run(spec, parents, context, _rewrite_by_rules)
-    elif isinstance(evolver, OpenAIEvolver):
-        _run(spec, parents, context, _rewrite_by_server(evolver))
+        _run(spec, parents, context, _by_rules(spec))
     else:
-        if isinstance(evolver, ModelEvolver):
-            if context.rank == 0:
-                check_unchanged(evolver.path, spec.fingerprint)
-            model = ModelSource(path=evolver.path, revision=evolver.revision, dtype=evolver.dtype)
-        else:
-            model = read_policy(inputs["policy"])
-        sampling = Sampling(evolver.temperature, evolver.top_p, evolver.max_new_tokens)
-        with LazyEngine(evolver.engine, model, context) as lazy:
-            _run(spec, parents, context, _rewrite_by_engine(lazy, sampling))
+        with open_writer(evolver, spec.fingerprint, inputs.get("policy"), context) as write:
+            _run(spec, parents, context, _by_writer(spec, parents, write))
     return Counts(read=len(parents), written=0)
 
 
 def finish(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
-    """Admit what is usable and new, in the seeded order in which ratios take their share. Inputs also: ``base``.
-
-    Raises:
-        StageFailed: nothing is.
-    """
+    """Put the chunks together in the order of the selected prompts."""
     parents = read_jsonl(inputs["selected"] / "prompts.jsonl")
-    base: list[Prompt] = read_jsonl(inputs["base"] / "prompts.jsonl")
+    chains = list(read_chunks(len(parents), context.engine.chunk_prompts, context.work))
+    write_jsonl(out / "rewrites.jsonl", chains)
+    made = sum(len(chain["children"]) for chain in chains)
     aside = SetAside()
-    children: list[Prompt] = []
-    attempts = 0
-    for record in read_chunks(len(parents), context.engine.chunk_prompts, context.work):
-        attempts += len(record["children"]) + len(record["failed"])
-        children += record["children"]
-        for failure in record["failed"]:
-            aside.add(f"rewrite failed: {failure['problem']}", failure)
-    if spec.max_tokens is not None:
-        length, longest = token_counter(inputs["policy"]), token_limit(inputs["policy"], spec.max_tokens)
-        too_long = [length(prompt["prompt"]) > longest for prompt in children]
-        for prompt in compress(children, too_long):
-            aside.add("too long", prompt)
-        children = [prompt for prompt, long in zip(children, too_long, strict=True) if not long]
-    admitted, refused = admit(base, children, spec.max_chars)
-    for prompt in refused:
-        aside.add(prompt["reason"], prompt)
-    by_id = {prompt["id"]: prompt for prompt in admitted}
-    order = shuffled(by_id, mixing_seed(spec.seed, spec.round))
-    written = write_jsonl(out / "prompts.jsonl", (by_id[name] for name in order))
-    counts = Counts(attempts, written, aside.write(out))
-    if not written:
-        raise StageFailed(f"none of the {attempts} evolved prompts can be used: {aside.describe()}")
-    return counts
+    for failure in (failure for chain in chains for failure in chain["failed"]):
+        aside.add(f"rewrite failed: {failure['problem']}", failure)
+    counts = aside.write(out)
+    return Counts(made + sum(counts.values()), made, counts)
 
 
 def _run(spec: Spec, parents: list[Prompt], context: Context, rewrite: Rewrite) -> None:
@@ -138,80 +104,42 @@ def _run(spec: Spec, parents: list[Prompt], context: Context, rewrite: Rewrite) 
     run_chunks(parents, context.engine.chunk_prompts, context, evolve)
 
 
-def _rewrite_by_rules(prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Rewritten]:
-    from eva_hpc.lab.rewriter import rewrite
+def _by_rules(spec: Spec) -> Rewrite:
+    from eva_hpc.lab.rewriter import operators_of, rewrite
 
-    return [Rewritten(*rewrite(prompt["prompt"], seed)) for prompt, seed in zip(prompts, seeds, strict=True)]
+    operators = operators_of(spec.family, spec.operators)
+
+    def by_rules(prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Rewritten]:
+        return [Rewritten(*rewrite(prompt["prompt"], seed, operators)) for prompt, seed in zip(prompts, seeds, strict=True)]
+
+    return by_rules
 
 
-def _rewrite_by_engine(lazy: LazyEngine, sampling: Sampling) -> Rewrite:
-    def rewrite(prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Rewritten]:
-        engine = lazy.get()
-        operators = [evolving.draw_operator(seed) for seed in seeds]
+def _by_writer(spec: Spec, parents: Sequence[Prompt], write: Write) -> Rewrite:
+    operators = evolving.operators_of(spec.family, spec.operators)
+    texts = {prompt["id"]: prompt["prompt"] for prompt in sorted(parents, key=lambda prompt: prompt["id"])}
+
+    def by_writer(prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Rewritten]:
+        drawn = [evolving.draw_operator(seed, operators) for seed in seeds]
         requests = [
-            Request(engine.render(_message(operator, prompt)), (seed,))
-            for operator, prompt, seed in zip(operators, prompts, seeds, strict=True)
+            evolving.instruction(operator, prompt["prompt"], _others(texts, prompt, seed) if operator in SELF_INSTRUCT else ())
+            for operator, prompt, seed in zip(drawn, prompts, seeds, strict=True)
         ]
-        fits = [len(request.prompt_tokens) < engine.longest for request in requests]
-        answers = iter(engine.generate(list(compress(requests, fits)), sampling))
+        answers = write(requests, seeds)
         return [
-            _parsed(next(answers)[0]["text"], operator)
-            if fit
-            else Rewritten(
-                None, operator, "too long for the evolver", f"{len(request.prompt_tokens)} tokens with the instruction"
-            )
-            for fit, operator, request in zip(fits, operators, requests, strict=True)
+            Rewritten(None, operator, answer.problem, answer.detail) if answer.text is None else _parsed(answer.text, operator)
+            for answer, operator in zip(answers, drawn, strict=True)
         ]
 
-    return rewrite
+    return by_writer
 
 
-def _rewrite_by_server(evolver: OpenAIEvolver) -> Rewrite:
-    def rewrite(prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Rewritten]:
-        from eva_hpc.inference.openai_client import ApiFailure, complete
-
-        operators = [evolving.draw_operator(seed) for seed in seeds]
-        answers = asyncio.run(
-            complete(
-                evolver.base_url,
-                evolver.model,
-                os.environ.get(evolver.api_key_env),
-                [_message(operator, prompt) for operator, prompt in zip(operators, prompts, strict=True)],
-                temperature=evolver.temperature,
-                max_tokens=evolver.max_new_tokens,
-                concurrency=evolver.concurrency,
-                seeds=seeds,
-            )
-        )
-        failures = [answer for answer in answers if isinstance(answer, ApiFailure)]
-        if hopeless := [failure for failure in failures if not _is_about_one_request(failure)]:
-            detail = f"{hopeless[0].reason}: {hopeless[0].detail}"
-            raise StageFailed(f"{len(hopeless)} of {len(answers)} requests to {evolver.base_url} failed: {detail}")
-        return [
-            Rewritten(None, operator, answer.reason, answer.detail)
-            if isinstance(answer, ApiFailure)
-            else _parsed(answer, operator)
-            for answer, operator in zip(answers, operators, strict=True)
-        ]
-
-    return rewrite
-
-
-def _is_about_one_request(failure: ApiFailure) -> bool:
-    return failure.reason in ("malformed", "empty") or failure.detail.startswith(_ONE_REQUEST)
+def _others(texts: Mapping[str, str], prompt: Prompt, seed: int) -> list[str]:
+    """A few other selected prompts, drawn for this one."""
+    drawn = random.Random(derive_seed(seed, "examples")).sample(list(texts), min(EXAMPLES + 1, len(texts)))
+    return [texts[name] for name in drawn if name != prompt["id"]][:EXAMPLES]
 
 
 def _parsed(answer: str, operator: str) -> Rewritten:
-    """The new prompt in an evolver's answer. Half a surrogate pair, which JSON can hold and UTF-8 cannot, makes it unusable."""
     text = evolving.parse(answer)
-    if text is None:
-        return Rewritten(None, operator, "no new prompt in the answer")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return Rewritten(None, operator, "not valid Unicode")
-    return Rewritten(text, operator)
-
-
-def _message(operator: str, prompt: Prompt) -> list[dict[str, str]]:
-    return [{"role": "user", "content": evolving.instruction(operator, prompt["prompt"])}]
+    return Rewritten(text, operator, "" if text else evolving.why_failed(answer))

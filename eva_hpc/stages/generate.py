@@ -11,12 +11,12 @@ from typing import ClassVar
 
 from eva_hpc.config.recipe import Generation
 from eva_hpc.inference.engine import Request, Sampling
-from eva_hpc.method.mixing import share
 from eva_hpc.stages.chunks import read_chunks, run_chunks
 from eva_hpc.stages.contract import Context, Counts, Inputs, Parallel, StageSpec
 from eva_hpc.stages.engines import LazyEngine
 from eva_hpc.stages.policy import read_policy
-from eva_hpc.store.records import Prompt, Responses, read_jsonl, write_jsonl
+from eva_hpc.stages.slices import first_prompts
+from eva_hpc.store.records import Prompt, Responses, write_jsonl
 from eva_hpc.store.seeds import derive_seed
 
 
@@ -76,5 +76,4 @@ def finish(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
 
 
 def _prompts(spec: Spec, inputs: Inputs) -> list[Prompt]:
-    prompts: list[Prompt] = read_jsonl(inputs["prompts"] / "prompts.jsonl")
-    return prompts[: share(len(prompts), spec.fraction)]
+    return first_prompts(inputs["prompts"], spec.fraction)

@@ -4,62 +4,94 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from eva_hpc.benchmarks.records import Answers, Judgments, Question, Turn
-from eva_hpc.config.recipe import LabChecker, Reward
+from eva_hpc.config.reward import Reward
+from eva_hpc.config.section import later
 from eva_hpc.stages.chunks import read_chunks, run_chunks
-from eva_hpc.stages.contract import Context, Counts, Inputs, Parallel, StageSpec
-from eva_hpc.stages.score import Conversation, open_reward
+from eva_hpc.stages.contract import Context, Counts, Inputs, Parallel, StageFailed, StageSpec
+from eva_hpc.stages.rewards import Conversation, check_models, open_reward, parallel_of
+from eva_hpc.stages.score import CUT, with_cut
+from eva_hpc.stages.set_aside import SetAside
 from eva_hpc.store.records import read_jsonl, write_jsonl
+
+NO_REWARD = "question with an answer without reward"
 
 
 class Spec(StageSpec):
-    """Who judges; `fingerprint` is the hash of a reward model's content."""
+    """Who judges; fingerprints as in the stage `score`."""
 
     stage: ClassVar[str] = "judge"
     reward: Reward
     fingerprint: str = ""
+    fingerprints: tuple[str, ...] = later(())
 
     @property
     def parallel(self) -> Parallel:
-        """A model is sharded; the checker needs one process."""
-        return "one" if isinstance(self.reward, LabChecker) else "shards"
+        """A model is sharded; the checker and a server need one process."""
+        return parallel_of(self.reward)
 
 
 def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
-    """Judge this shard's chunks. Inputs: ``questions``, ``answers``."""
+    """Judge this shard's chunks. Inputs: ``questions``, ``answers``.
+
+    Raises:
+        StageFailed: the reward is pairwise: it has none for one answer alone.
+    """
     questions: list[Question] = read_jsonl(inputs["questions"] / "questions.jsonl")
     answers: list[Answers] = read_jsonl(inputs["answers"] / "answers.jsonl")
-    reward = open_reward(spec.reward, spec.fingerprint, context)
+    check_models(spec.reward, spec.fingerprint, spec.fingerprints, context)
+    rate = open_reward(spec.reward, context)
 
-    def judge(piece: Sequence[tuple[Question, Answers]]) -> list[Judgments]:
-        conversations = [
-            conversation
+    def judge(piece: Sequence[tuple[Question, Answers]]) -> list[Any]:
+        rated = rate(
+            [
+                conversation
+                for question, answer in piece
+                for turns in [*answer["samples"], answer["greedy"] or []]
+                for conversation in _conversations(question["turns"], turns)
+            ]
+        )
+        values = iter(rated.rewards)
+        records = [
+            {
+                "question_id": question["id"],
+                "category": question["category"],
+                "samples": [[next(values) for _ in turns] for turns in answer["samples"]],
+                "greedy": [next(values) for _ in answer["greedy"]] if answer["greedy"] else None,
+            }
             for question, answer in piece
-            for turns in [*answer["samples"], answer["greedy"] or []]
-            for conversation in _conversations(question["turns"], turns)
         ]
-        values = iter(reward(conversations))
-        return [
-            Judgments(
-                question_id=question["id"],
-                category=question["category"],
-                samples=[[next(values) for _ in turns] for turns in answer["samples"]],
-                greedy=[next(values) for _ in answer["greedy"]] if answer["greedy"] else None,
-            )
-            for question, answer in piece
-        ]
+        return with_cut(records, rated.cut)
 
     run_chunks(list(zip(questions, answers, strict=True)), context.engine.chunk_prompts, context, judge)
     return Counts(read=len(questions), written=0)
 
 
 def finish(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
-    """Put the chunks together in the order of the questions."""
+    """Put the chunks together in the order of the questions.
+
+    A question with an answer that has no reward is set aside whole: its other answers are no fair sample of it. It is missing
+    in the numbers, whose coverage falls.
+
+    Raises:
+        StageFailed: that leaves no question.
+    """
     count = len(read_jsonl(inputs["questions"] / "questions.jsonl"))
-    written = write_jsonl(out / "judgments.jsonl", read_chunks(count, context.engine.chunk_prompts, context.work))
-    return Counts(read=count, written=written)
+    records = list(read_chunks(count, context.engine.chunk_prompts, context.work))
+    cut = sum(record.pop("cut", 0) for record in records)
+    aside = SetAside()
+    judged: list[Judgments] = []
+    for record in records:
+        if any(reward is None for turns in [*record["samples"], record["greedy"] or []] for reward in turns):
+            aside.add(NO_REWARD, record)
+        else:
+            judged.append(record)
+    if records and not judged:
+        raise StageFailed(f"{spec.reward.kind} left answers without a reward in each of the {len(records)} questions")
+    written = write_jsonl(out / "judgments.jsonl", judged)
+    return Counts(count, written, aside.write(out) | ({CUT: cut} if cut else {}))
 
 
 def _conversations(questions: Sequence[str], turns: Sequence[Turn]) -> list[Conversation]:
@@ -68,5 +100,5 @@ def _conversations(questions: Sequence[str], turns: Sequence[Turn]) -> list[Conv
     conversations: list[Conversation] = []
     for question, turn in zip(questions, turns, strict=False):
         messages = [*messages, {"role": "user", "content": question}, {"role": "assistant", "content": turn["text"]}]
-        conversations.append((messages, turn["finish"] == "stop"))
+        conversations.append(Conversation(messages, turn["finish"] == "stop"))
     return conversations

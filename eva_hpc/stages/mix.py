@@ -15,6 +15,7 @@ class Spec(StageSpec):
     """The ratio of evolved prompts."""
 
     stage: ClassVar[str] = "mix"
+    version: ClassVar[int] = 2
     ratio: float
     seed: int
     round: int

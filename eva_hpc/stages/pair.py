@@ -1,4 +1,4 @@
-"""Preference pairs of a round: prompts mixed by ratio, and of each the best and the worst of its first k responses."""
+"""Preference pairs of a round: prompts mixed by ratio, and of each the best of its first k responses against a worse one."""
 
 from __future__ import annotations
 
@@ -7,24 +7,29 @@ from typing import ClassVar
 
 import orjson
 
+from eva_hpc.config.creator import Pairing
+from eva_hpc.config.section import later
 from eva_hpc.method.mixing import mix
-from eva_hpc.method.pairing import pairs
+from eva_hpc.method.pairing import pairs, win_probabilities
 from eva_hpc.stages.contract import Context, Counts, Inputs, StageFailed, StageSpec
 from eva_hpc.stages.mix import mixing_seed, read_base_and_evolved
 from eva_hpc.stages.set_aside import SetAside
-from eva_hpc.stages.slices import first_responses, first_rewards
+from eva_hpc.stages.slices import are_preferences, first_rewards, responses_of
 from eva_hpc.store.artifacts import write_atomically
-from eva_hpc.store.records import Pair, Responses, write_jsonl
+from eva_hpc.store.records import Pair, write_jsonl
+from eva_hpc.store.seeds import derive_seed
 
 
 class Spec(StageSpec):
-    """How many responses of a prompt count, and the ratio of evolved prompts."""
+    """How many responses of a prompt count, the ratio of evolved prompts, and how responses are paired."""
 
     stage: ClassVar[str] = "pair"
+    version: ClassVar[int] = 2
     responses: int
     ratio: float
     seed: int
     round: int
+    pairing: Pairing = later(Pairing())
 
 
 def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
@@ -37,15 +42,23 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
     """
     base, evolved = read_base_and_evolved(inputs)
     mixture = mix(list(base), list(evolved), spec.ratio, mixing_seed(spec.seed, spec.round))
+    pairing = spec.pairing
     aside = SetAside()
     made: list[Pair] = []
-    for role, chosen, fraction in (("evolved", mixture.evolved, spec.ratio), ("base", mixture.base, 1.0)):
+    for role, chosen in (("evolved", mixture.evolved), ("base", mixture.base)):
         if not chosen:
             continue
-        records = first_responses(inputs[f"{role}_responses"], inputs[role], fraction, spec.responses)
-        responses: dict[str, Responses] = {record["prompt_id"]: record for record in records}
+        responses = responses_of(inputs[f"{role}_responses"], chosen, spec.responses)
         rewards = first_rewards(inputs[f"{role}_rewards"], spec.responses)
-        new, refused = pairs([responses[name] for name in chosen], rewards)
+        compared = are_preferences(inputs[f"{role}_rewards"])
+        new, refused = pairs(
+            responses,
+            rewards,
+            choice=pairing.choice,
+            min_margin=pairing.min_margin,
+            seed=derive_seed(spec.seed, spec.round, "pair"),
+            wins=rewards if compared else {name: win_probabilities(rewards[name], pairing.win_scale) for name in chosen},
+        )
         made += new
         for record in refused:
             aside.add(record["reason"], {"prompt_id": record["prompt_id"]})

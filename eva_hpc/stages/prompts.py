@@ -8,7 +8,10 @@ from typing import Any, ClassVar
 
 from eva_hpc.config.hub import is_of_revision
 from eva_hpc.config.recipe import FilePrompts, HubPrompts, LabPrompts, Prompts
+from eva_hpc.config.section import later
+from eva_hpc.method.contamination import Index
 from eva_hpc.stages.contract import Context, Counts, Inputs, StageFailed, StageSpec
+from eva_hpc.stages.held_out import held_out_questions
 from eva_hpc.stages.policy import read_policy
 from eva_hpc.stages.set_aside import SetAside
 from eva_hpc.stages.unchanged import check_unchanged
@@ -17,20 +20,27 @@ from eva_hpc.store.seeds import content_id, derive_seed
 
 
 class Spec(StageSpec):
-    """Where prompts come from; `fingerprint` is the hash of the file's content."""
+    """Where prompts come from; `fingerprint` is the hash of the file's content.
+
+    `split` counts the samples of the source that rounds take one after the other, all as large. `contamination` is the share of
+    an evaluation question that no prompt may contain; None where there are none.
+    """
 
     stage: ClassVar[str] = "prompts"
     source: Prompts
     fingerprint: str = ""
+    split: int = later(0)
+    contamination: float | None = later(None)
 
 
 def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
-    """Write ``prompts.jsonl``. Inputs: ``policy`` (for its tokenizer) unless the source is the lab."""
+    """Write ``prompts.jsonl``. Inputs: ``policy`` (for its tokenizer) unless the source is the lab; ``questions_…``."""
     source = spec.source
     if isinstance(source, LabPrompts):
         from eva_hpc.lab.tasks import make_prompts
 
-        texts: list[Any] = list(make_prompts(source.count, source.levels, source.seed))
+        end = (spec.split + 1) * source.count
+        texts: list[Any] = list(make_prompts(end, source.levels, source.seed))[end - source.count :]
         return select_prompts(texts, out, origin="lab", length=len, max_tokens=None, limit=None)
     return select_prompts(
         read_column(source, spec.fingerprint, context.work),
@@ -39,7 +49,17 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
         length=token_counter(inputs["policy"]),
         max_tokens=token_limit(inputs["policy"], source.max_tokens),
         limit=source.limit,
+        split=spec.split,
+        contaminated=_contaminated(spec, inputs),
     )
+
+
+def _contaminated(spec: Spec, inputs: Inputs) -> Callable[[str], str | None]:
+    """What tells which evaluation question a prompt contains, if any."""
+    if spec.contamination is None:
+        return lambda text: None
+    index, share = Index(held_out_questions(inputs)), spec.contamination
+    return lambda text: index.match(text, share)
 
 
 def read_column(source: FilePrompts | HubPrompts, fingerprint: str, cache: Path) -> list[Any]:
@@ -103,10 +123,13 @@ def select_prompts(
     length: Callable[[str], int],
     max_tokens: int | None,
     limit: int | None,
+    split: int = 0,
+    contaminated: Callable[[str], str | None] = lambda text: None,
 ) -> Counts:
     """Write the usable prompts, each once, and set the others aside.
 
-    With `limit`, keep the prompts whose hash is smallest: a sample that does not depend on their order in the file.
+    With `limit`, keep the prompts whose hash is smallest: a sample that does not depend on their order in the file. A later
+    `split` takes the next as many in that order.
 
     Raises:
         StageFailed: none is left.
@@ -127,11 +150,14 @@ def select_prompts(
             aside.add("duplicate", {"row": read, "id": identifier})
         elif max_tokens is not None and length(text) > max_tokens:
             aside.add("too long", {"row": read, "id": identifier, "prompt": text})
+        elif (question := contaminated(text)) is not None:
+            aside.add("contains an evaluation question", {"row": read, "id": identifier, "prompt": text, "of": question})
         else:
             kept[identifier] = Prompt(id=identifier, prompt=text, source=origin, parent=None, operator=None, depth=0, round=0)
     prompts = list(kept.values())
-    if limit is not None and limit < len(prompts):
-        chosen = {prompt["id"] for prompt in sorted(prompts, key=lambda prompt: derive_seed("limit", prompt["id"]))[:limit]}
+    if limit is not None and (limit < len(prompts) or split):
+        order = sorted((prompt["id"] for prompt in prompts), key=lambda name: derive_seed("limit", name))
+        chosen = set(order[split * limit : (split + 1) * limit])
         for prompt in prompts:
             if prompt["id"] not in chosen:
                 aside.add("beyond the limit", {"id": prompt["id"]})

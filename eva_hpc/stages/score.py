@@ -1,109 +1,117 @@
-"""Rewards of responses, by the lab's checker or a reward model."""
+"""Rewards of responses, by the lab's checker, reward models or a server; from pairwise ones, preferences as well."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from eva_hpc.config.recipe import LabChecker, Reward
+from eva_hpc.config.reward import Reward, is_pairwise
+from eva_hpc.config.section import later
+from eva_hpc.method.pairing import of_preferences
 from eva_hpc.stages.chunks import read_chunks, run_chunks
 from eva_hpc.stages.contract import Context, Counts, Inputs, Parallel, StageFailed, StageSpec
-from eva_hpc.stages.engines import limits
+from eva_hpc.stages.rewards import Candidates, Conversation, check_models, open_preferences, open_reward, parallel_of
+from eva_hpc.stages.set_aside import SetAside
 from eva_hpc.stages.slices import first_responses
-from eva_hpc.stages.unchanged import check_unchanged
 from eva_hpc.store.records import Responses, Rewards, write_jsonl
 
-# One conversation to score: its messages, and whether the answer was finished.
-Conversation = tuple[list[dict[str, str]], bool]
+NO_REWARD = "response without reward"
+CUT = "text cut to the length of the reward model"
 
 
 class Spec(StageSpec):
-    """The reward and the nested slice it is computed for; `fingerprint` is the hash of the reward model's content."""
+    """The reward and the nested slice it is computed for.
+
+    `fingerprint` is the hash of the reward model's content, `fingerprints` are those of an ensemble's models, in the order of
+    `config.reward.model_paths`.
+    """
 
     stage: ClassVar[str] = "score"
     nested: ClassVar[tuple[str, ...]] = ("fraction", "responses")
     reward: Reward
     fingerprint: str = ""
+    fingerprints: tuple[str, ...] = later(())
     responses: int
     fraction: float
 
     @property
     def parallel(self) -> Parallel:
-        """A model is sharded; the checker needs one process."""
-        return "one" if isinstance(self.reward, LabChecker) else "shards"
+        """A model is sharded; the checker and a server need one process."""
+        return parallel_of(self.reward)
 
 
 def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
     """Score this shard's chunks. Inputs: ``responses``, ``prompts``."""
     records = _records(spec, inputs)
-    reward = open_reward(spec.reward, spec.fingerprint, context)
-
-    def score(piece: Sequence[Responses]) -> list[Rewards]:
-        conversations = [
-            (
-                [{"role": "user", "content": record["prompt"]}, {"role": "assistant", "content": response["text"]}],
-                response["finish"] == "stop",
-            )
-            for record in piece
-            for response in record["responses"]
-        ]
-        values = iter(reward(conversations))
-        return [Rewards(prompt_id=record["prompt_id"], rewards=[next(values) for _ in record["responses"]]) for record in piece]
-
+    check_models(spec.reward, spec.fingerprint, spec.fingerprints, context)
+    score = _pairwise(spec.reward, context) if is_pairwise(spec.reward) else _pointwise(spec.reward, context)
     run_chunks(records, context.engine.chunk_prompts, context, score)
     return Counts(read=len(records), written=0)
 
 
 def finish(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
-    """Put the chunks together in the order of the prompts."""
-    count = len(_records(spec, inputs))
-    written = write_jsonl(out / "rewards.jsonl", read_chunks(count, context.engine.chunk_prompts, context.work))
-    return Counts(read=count, written=written)
+    """Put the chunks together in the order of the prompts.
 
-
-def open_reward(reward: Reward, planned: str, context: Context) -> Callable[[Sequence[Conversation]], list[float]]:
-    """The reward as a function of conversations that end with an answer; a model is loaded at the first call.
-
-    `planned` is the fingerprint of a model in the plan. The function raises :class:`StageFailed` when a reward is not a finite
-    number: JSON has no such numbers.
+    A response without a reward keeps its place, and is counted; so are texts that were too long for the reward model.
 
     Raises:
-        StageFailed: the model is not the one planned with any more.
+        StageFailed: no response has a reward.
     """
-    if isinstance(reward, LabChecker):
-        from eva_hpc.lab.checker import dialogue_rewards
+    records = list(read_chunks(len(_records(spec, inputs)), context.engine.chunk_prompts, context.work))
+    cut = sum(record.pop("cut", 0) for record in records)
+    aside = SetAside()
+    for record in records:
+        for index, reward in enumerate(record["rewards"]):
+            if reward is None:
+                aside.add(NO_REWARD, {"prompt_id": record["prompt_id"], "response": index})
+    if records and all(reward is None for record in records for reward in record["rewards"]):
+        raise StageFailed(f"{spec.reward.kind} has no reward for any response to the {len(records)} prompts")
+    written = write_jsonl(out / "rewards.jsonl", records)
+    return Counts(len(records), written, aside.write(out) | ({CUT: cut} if cut else {}))
 
-        return lambda conversations: [
-            dialogue_rewards(
-                [message["content"] for message in messages if message["role"] == "user"],
-                [message["content"] for message in messages if message["role"] == "assistant"],
-                finished,
-            )[-1]
-            for messages, finished in conversations
+
+def _pointwise(reward: Reward, context: Context) -> Callable[[Sequence[Responses]], list[Any]]:
+    rate = open_reward(reward, context)
+
+    def score(piece: Sequence[Responses]) -> list[Any]:
+        rated = rate(
+            [
+                Conversation(
+                    [{"role": "user", "content": record["prompt"]}, {"role": "assistant", "content": response["text"]}],
+                    response["finish"] == "stop",
+                )
+                for record in piece
+                for response in record["responses"]
+            ]
+        )
+        values = iter(rated.rewards)
+        records = [
+            Rewards(prompt_id=record["prompt_id"], rewards=[next(values) for _ in record["responses"]]) for record in piece
         ]
-
-    from eva_hpc.inference.reward_models import RewardModel, open_reward_model
-
-    if context.rank == 0:
-        check_unchanged(reward.path, planned)
-    models: list[RewardModel] = []
-
-    def score(conversations: Sequence[Conversation]) -> list[float]:
-        if not models:
-            models.append(open_reward_model(reward, limits(context)))
-        before = models[0].truncated
-        values = models[0].score([messages for messages, _ in conversations])
-        if cut := models[0].truncated - before:
-            print(f"{cut} of {len(values)} conversations were longer than max_length: the beginning of their prompt was cut")
-        if bad := [value for value in values if not math.isfinite(value)]:
-            raise StageFailed(
-                f"{reward.path} gave {len(bad)} of {len(values)} rewards that are no finite numbers: try dtype float32"
-            )
-        return values
+        return with_cut(records, rated.cut)
 
     return score
+
+
+def _pairwise(reward: Reward, context: Context) -> Callable[[Sequence[Responses]], list[Any]]:
+    compare = open_preferences(reward, context)
+
+    def score(piece: Sequence[Responses]) -> list[Any]:
+        each = [[(response["text"], response["finish"] == "stop") for response in record["responses"]] for record in piece]
+        compared = compare([Candidates(record["prompt"], texts) for record, texts in zip(piece, each, strict=True)])
+        records = [
+            {"prompt_id": record["prompt_id"], "rewards": of_preferences(matrix, len(matrix)), "preferences": matrix}
+            for record, matrix in zip(piece, compared.preferences, strict=True)
+        ]
+        return with_cut(records, compared.cut)
+
+    return score
+
+
+def with_cut(records: Sequence[Any], cut: int) -> list[Any]:
+    """The records of a chunk, the first of which carries how many texts of the chunk were cut, until `finish` counts them."""
+    return [{**record, "cut": cut} if cut and index == 0 else record for index, record in enumerate(records)]
 
 
 def _records(spec: Spec, inputs: Inputs) -> list[Responses]:

@@ -1,4 +1,4 @@
-"""The solver's step: preference optimisation of the policy on the round's pairs, against the policy the round starts from."""
+"""The solver's step: preference optimisation of the policy on the round's pairs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib.metadata
 from pathlib import Path
 from typing import ClassVar
 
-from eva_hpc.config.recipe import Optimiser
+from eva_hpc.config.optimiser import Optimiser
 from eva_hpc.stages.contract import Context, Counts, Inputs, Parallel, StageSpec
 from eva_hpc.stages.policy import read_policy, write_policy
 from eva_hpc.store.keys import digest
@@ -29,16 +29,22 @@ class Spec(StageSpec):
 
 
 def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
-    """Write ``model/``, ``policy.json`` and ``train_log.jsonl``. Inputs: ``policy``, ``pairs``."""
+    """Write ``model/``, ``policy.json`` and ``train_log.jsonl``.
+
+    Inputs: ``policy``; ``pairs``, and ``pairs_0``, ``pairs_1``, … of earlier rounds where training starts over; ``reference`` if
+    that is another policy.
+    """
     from eva_hpc.training.distributed import distributed
     from eva_hpc.training.trainer import train
 
     source = read_policy(inputs["policy"])
-    pairs: list[Pair] = read_jsonl(inputs["pairs"] / "pairs.jsonl")
-    reference = digest(
+    folders = [inputs[role] for role in sorted(role for role in inputs if role.startswith("pairs"))]
+    pairs: list[Pair] = [pair for folder in folders for pair in read_jsonl(folder / "pairs.jsonl")]
+    reference = inputs.get("reference")
+    cache = digest(
         {
-            "policy": inputs["policy"].name,
-            "pairs": inputs["pairs"].name,
+            "policy": (reference or inputs["policy"]).name,
+            "pairs": [folder.name for folder in folders],
             "precision": spec.optimiser.precision,
             "max_length": [spec.optimiser.max_length, spec.optimiser.max_prompt_length],
             "torch": importlib.metadata.version("torch"),
@@ -50,13 +56,14 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
             spec.optimiser,
             source,
             pairs,
+            reference=read_policy(reference) if reference is not None else None,
             seed=derive_seed(spec.seed, spec.round, "train"),
             out=out,
             work=context.work,
             ranks=ranks,
             micro_batch=context.engine.micro_batch,
             checkpoint_minutes=context.engine.checkpoint_minutes,
-            reference_cache=context.store.cache("reference", f"{reference}.safetensors"),
+            reference_cache=context.store.cache("reference", f"{cache}.safetensors"),
             progress=context.progress,
             stop=context.stop,
         )

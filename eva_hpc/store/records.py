@@ -36,12 +36,12 @@ class Prompt(TypedDict):
 
 class Response(TypedDict):
     """One sampled response. `tokens` end with the end-of-turn token if `finish` is "stop"; `logprob` is the sum of their
-    log-probabilities under the policy at temperature 1, before top-p."""
+    log-probabilities under the policy at temperature 1, before top-p; None of a text that no policy sampled."""
 
     text: str
     tokens: list[int]
     finish: Literal["stop", "length"]
-    logprob: float
+    logprob: float | None
 
 
 class Responses(TypedDict):
@@ -66,12 +66,14 @@ class Rewards(TypedDict):
 
 
 class Side(TypedDict):
-    """One response of a pair. `win_probability` is the mean probability with which it beats the prompt's responses."""
+    """One response of a pair. `win_probability` is the mean probability with which it beats the prompt's responses; `rewritten`
+    says that no policy sampled it."""
 
     text: str
     tokens: list[int]
     reward: float
     win_probability: NotRequired[float]
+    rewritten: NotRequired[bool]
 
 
 class Pair(TypedDict):

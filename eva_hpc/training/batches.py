@@ -1,9 +1,12 @@
 """Which pairs an optimiser step sees, in which micro-batch, on which rank, with which weight.
 
-Optimiser step s of an epoch takes pairs [s B, (s + 1) B) of the epoch's seeded order; the last, short step is kept. The pairs
-of a step are dealt to the ranks longest first, so that the rows of a micro-batch are of like length and all ranks work equally
-long; where pairs run out, a dummy of weight 0 keeps the ranks in step. The optimiser sees the mean loss over the step's pairs,
-whatever the world size and the micro-batch.
+Optimiser step s of an epoch takes pairs [s B, (s + 1) B) of the epoch's seeded order; the last, short step is kept. Where the
+number of steps is given instead of that of epochs, step s takes [s B, (s + 1) B) of the epochs' orders one after the other, so
+that every step is full; it may then see a pair twice.
+
+The pairs of a step are dealt to the ranks longest first, so that the rows of a micro-batch are of like length and all ranks work
+equally long; where pairs run out, a dummy of weight 0 keeps the ranks in step. The optimiser sees the mean loss over the step's
+pairs, whatever the world size and the micro-batch.
 """
 
 from __future__ import annotations
@@ -47,13 +50,17 @@ def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
     return order
 
 
-def optimiser_steps(count: int, batch_size: int, epochs: int, seed: int) -> list[list[int]]:
-    """The pairs of every optimiser step: ceil(count / batch_size) steps an epoch."""
-    steps = []
+def optimiser_steps(count: int, batch_size: int, epochs: int, seed: int, steps: int | None = None) -> list[list[int]]:
+    """The pairs of every optimiser step: ceil(count / batch_size) steps an epoch, or exactly `steps` full ones."""
+    if steps is not None:
+        epochs = -(-steps * batch_size // count)
+        stream = [index for epoch in range(epochs) for index in epoch_order(count, seed, epoch)]
+        return [stream[step * batch_size : (step + 1) * batch_size] for step in range(steps)]
+    by_epoch = []
     for epoch in range(epochs):
         order = epoch_order(count, seed, epoch)
-        steps += [order[start : start + batch_size] for start in range(0, count, batch_size)]
-    return steps
+        by_epoch += [order[start : start + batch_size] for start in range(0, count, batch_size)]
+    return by_epoch
 
 
 def micro_batches(

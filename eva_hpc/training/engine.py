@@ -1,24 +1,26 @@
-"""The policy under DeepSpeed ZeRO-3: loaded in shards, trained by torch's AdamW, exported as a transformers folder."""
+"""Policies under DeepSpeed ZeRO-3: loaded in shards, trained by torch's optimisers, exported as a transformers folder."""
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import shutil
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from eva_hpc.config.recipe import Optimiser
+from eva_hpc.config.optimiser import Optimiser
 from eva_hpc.training.distributed import Ranks  # must come before deepspeed: it chooses the accelerator
 from eva_hpc.training.logprobs import SequenceLogProbs
 
 # isort: split
 import deepspeed
 import transformers
+from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
 from deepspeed.utils import logger, set_z3_leaf_modules
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
@@ -85,16 +87,63 @@ def zero3(settings: Optimiser, micro_batch: int, ranks: Ranks) -> dict[str, Any]
 
 
 def load(settings: Optimiser, source: Source, ranks: Ranks, micro_batch: int) -> deepspeed.DeepSpeedEngine:
-    """A ZeRO-3 engine of :class:`SequenceLogProbs` around the policy; no rank ever holds all weights on its device.
+    """A ZeRO-3 engine that trains :class:`SequenceLogProbs` around the policy; no rank ever holds all weights on its device.
 
     Raises:
         OSError: there is no such model.
         ValueError: the model is not supported, see :class:`SequenceLogProbs`.
     """
+    configuration = zero3(settings, micro_batch, ranks)
+    model = _sharded(settings, source, configuration)
+    if settings.gradient_checkpointing:
+        model.policy.gradient_checkpointing_enable({"use_reentrant": False})
+    groups = _parameter_groups(model.parameters(), settings.weight_decay)
+    optimiser: torch.optim.Optimizer
+    if settings.rule == "rmsprop":
+        optimiser = torch.optim.RMSprop(groups, lr=settings.learning_rate)
+    else:
+        optimiser = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=ranks.device.type == "cuda")
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimiser, config=configuration, dist_init_required=False)
+    return engine
+
+
+@contextlib.contextmanager
+def frozen(settings: Optimiser, source: Source, ranks: Ranks, micro_batch: int) -> Iterator[Callable[..., torch.Tensor]]:
+    """The log-probs of a policy that is not trained, called like :class:`SequenceLogProbs`.
+
+    Loaded in shards, without optimiser states, at the first call; its memory is free again afterwards. All ranks must call it
+    equally often.
+
+    Raises:
+        OSError, ValueError: see :func:`load`.
+    """
+    engines: list[deepspeed.DeepSpeedEngine] = []
+
+    def log_probs(*inputs: torch.Tensor) -> torch.Tensor:
+        if not engines:
+            configuration = zero3(settings, micro_batch, ranks)
+            model = _sharded(settings, source, configuration)
+            engine, *_ = deepspeed.initialize(model=model, config=configuration, dist_init_required=False)
+            engine.eval()
+            engines.append(engine)
+        result: torch.Tensor = engines[0](*inputs)
+        return result
+
+    try:
+        yield log_probs
+    finally:
+        if engines:
+            engines.pop().destroy()
+            FWD_MODULE_STACK.clear()  # DeepSpeed would keep the last model it ran alive
+            gc.collect()  # hooks and modules refer to each other
+            if ranks.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+
+def _sharded(settings: Optimiser, source: Source, configuration: dict[str, Any]) -> SequenceLogProbs:
     config = AutoConfig.from_pretrained(source.path, revision=source.revision, trust_remote_code=source.trust_remote_code)
     # Fused attention silently leaves out soft-capping.
     capped = getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
-    configuration = zero3(settings, micro_batch, ranks)
     sharded = HfDeepSpeedConfig(configuration)  # while it lives, from_pretrained loads in shards
     policy = AutoModelForCausalLM.from_pretrained(
         source.path,
@@ -106,18 +155,9 @@ def load(settings: Optimiser, source: Source, ranks: Ranks, micro_batch: int) ->
     del sharded
     unset_hf_deepspeed_config()
     _turn_off_dropout(policy)
-    if settings.gradient_checkpointing:
-        policy.gradient_checkpointing_enable({"use_reentrant": False})
     # Gather a decoder layer at once: one collective and one set of hooks instead of ten.
     set_z3_leaf_modules(policy, [GradientCheckpointingLayer], raise_if_not_found=False)
-    model = SequenceLogProbs(policy)
-    optimiser = torch.optim.AdamW(
-        _parameter_groups(model.parameters(), settings.weight_decay),
-        lr=settings.learning_rate,
-        fused=ranks.device.type == "cuda",
-    )
-    engine, *_ = deepspeed.initialize(model=model, optimizer=optimiser, config=configuration, dist_init_required=False)
-    return engine
+    return SequenceLogProbs(policy)
 
 
 def export(engine: deepspeed.DeepSpeedEngine, source: Source, folder: Path, ranks: Ranks) -> None:

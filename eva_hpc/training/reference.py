@@ -1,13 +1,13 @@
-"""Log-probs of every pair under the start policy, computed once before the first step and kept in a file.
+"""Log-probs of every pair under the reference policy, computed once before the first step and kept in a file.
 
     reference.safetensors
         key        [pairs] int64      hash of prompt id and tokens: a row says which pair it belongs to
         chosen     [pairs] float32    sum of the log-probs of the chosen response, natural log
         rejected   [pairs] float32
 
-The training engine computes them itself, with the kernels of training, so that the loss of the first step is log 2. A file with
-only some of the pairs is fine: the rest is computed. Whoever names a file answers for its rows being of the same start policy;
-:func:`check_first_step` finds out when they are not.
+Where the reference is the start policy, the training engine computes them itself, with the kernels of training, so that DPO's
+loss of the first step is log 2. A file with only some of the pairs is fine: the rest is computed. Whoever names a file answers
+for its rows being of the same reference; if it is the start policy, :func:`check_first_step` finds out when they are not.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ReferenceMismatch(ValueError):
 
 @dataclass(frozen=True)
 class Reference:
-    """Sums of log-probs under the start policy, [pairs] float32 each, NaN where not known yet."""
+    """Sums of log-probs under the reference, [pairs] float32 each, NaN where not known yet."""
 
     keys: torch.Tensor
     chosen: torch.Tensor
@@ -92,9 +92,10 @@ def complete(
     Writes those of the files that are not there. Told to stop, and every now and then, it writes what it has to the first.
 
     Args:
-        log_probs: tokens, positions, targets -> [rows], see :class:`SequenceLogProbs`; in evaluation mode.
+        log_probs: tokens, positions, targets -> [rows], see :class:`SequenceLogProbs`; in evaluation mode. All ranks call it
+            equally often, and nobody does if the files know all.
         pairs: the pairs to train on.
-        files: the file of this run, and perhaps one shared with other runs from the same start policy.
+        files: the file of this run, and perhaps one shared with other runs with the same reference.
         ranks: who computes.
         micro_batch: pairs per rank and forward pass of training.
         checkpoint_minutes: minutes between writes of a file that is not full yet.
@@ -130,7 +131,7 @@ def complete(
         if stopped and reference.missing():
             raise Interrupted("stopped while the reference log-probs were computed")
     if unknown := len(reference.missing()):
-        raise FloatingPointError(f"the start policy gives NaN for {unknown} of {len(pairs)} pairs")
+        raise FloatingPointError(f"the reference policy gives NaN for {unknown} of {len(pairs)} pairs")
     if ranks.rank == 0:
         for file in files:
             if not file.exists():

@@ -18,8 +18,9 @@ from eva_hpc.store.records import write_jsonl
 class Row(TypedDict):
     """Means over the pairs of one optimiser step, before its update.
 
-    `margin` is beta times the difference of the log-ratios of chosen and rejected (the reward margin of DPO), `accuracy` the
-    share of pairs where it is positive, `grad_norm` the norm before clipping.
+    `margin` is by how much the loss sees the chosen response preferred: beta times the difference of the log-ratios of chosen
+    and rejected (the reward margin of DPO); for SimPO beta times that of the mean log-probs, for ORPO the log odds ratio.
+    `accuracy` is the share of pairs where it is positive, `grad_norm` the norm before clipping.
     """
 
     step: int

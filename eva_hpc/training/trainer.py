@@ -7,22 +7,26 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from eva_hpc.config.recipe import Optimiser
+from eva_hpc.config.optimiser import Optimiser, needs_reference, needs_win_probabilities
 from eva_hpc.store.records import Pair, write_jsonl
-from eva_hpc.training import checkpoints, reference, train_log
+from eva_hpc.training import checkpoints, train_log
 from eva_hpc.training.batches import MicroBatch, length, micro_batches, optimiser_steps, rows, why_unusable
 from eva_hpc.training.distributed import Ranks
-from eva_hpc.training.engine import Source, export, load
+from eva_hpc.training.engine import Source, export, frozen, load
 from eva_hpc.training.interrupt import Interrupted
-from eva_hpc.training.losses import LOSSES
+from eva_hpc.training.losses import LOSSES, PairLogProbs
+from eva_hpc.training.reference import check_first_step, complete
 from eva_hpc.training.schedule import learning_rate
 
 if TYPE_CHECKING:
     import deepspeed
+
+
+SIDES: tuple[Literal["chosen"], Literal["rejected"]] = ("chosen", "rejected")
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,31 @@ class TrainReport:
     resumed_from: int
 
 
+@dataclass(frozen=True)
+class Known:
+    """What is known of all pairs before training, as [2, pairs]: of the chosen and of the rejected responses.
+
+    Their lengths in tokens, and where the loss uses them reference log-probs and win probabilities.
+    """
+
+    tokens: torch.Tensor
+    references: torch.Tensor | None
+    wins: torch.Tensor | None
+
+    def with_policy(self, logps: torch.Tensor, indices: Sequence[int]) -> PairLogProbs:
+        """The pairs `indices`, whose log-probs under the policy, [2, len(indices)], were just computed."""
+        columns: list[torch.Tensor | None] = []
+        for column in (self.references, self.wins):
+            columns += [None, None] if column is None else list(column[:, list(indices)])
+        return PairLogProbs(*logps, *self.tokens[:, list(indices)], *columns)
+
+
 def train(
     settings: Optimiser,
     policy: Source,
     pairs: Sequence[Pair],
     *,
+    reference: Source | None = None,
     seed: int,
     out: Path,
     work: Path,
@@ -53,47 +77,61 @@ def train(
 ) -> TrainReport:
     """Train `policy` on `pairs`; every rank of the process group calls this with the same arguments.
 
-    Writes to `out`: ``model/`` (transformers, safetensors), ``train_log.jsonl``, ``reference.safetensors`` and, if there is any
-    reason, ``set_aside.jsonl``. Keeps checkpoints in `work`; called again after an interruption it goes on from the last.
+    Writes to `out`: ``model/`` (transformers, safetensors), ``train_log.jsonl``, ``reference.safetensors`` if the loss has a
+    reference and, if there is any reason, ``set_aside.jsonl``. Keeps checkpoints in `work`; called again after an interruption
+    it goes on from the last.
 
     Args:
         settings: loss and hyper-parameters.
-        policy: the start policy, which is also the reference.
+        policy: the start policy.
         pairs: preference pairs; those that are too long are set aside.
+        reference: the reference policy, None for the start policy. It is gone from memory before `policy` is loaded.
         seed: of the order of the pairs.
         out: folder for results, kept between attempts.
         work: folder for checkpoints, kept between attempts, seen by all ranks.
         ranks: the process group, see :func:`eva_hpc.training.distributed.distributed`.
         micro_batch: pairs per rank in one forward pass; changes no result beyond rounding.
         checkpoint_minutes: minutes between checkpoints.
-        reference_cache: a file of reference log-probs shared with other runs from the same policy: used if there, else written.
+        reference_cache: a file of reference log-probs shared with other runs with the same reference and pairs: used if
+            there, else written.
         progress: called with steps done and steps in all.
         stop: whether to save and leave; asked on every rank after every step, and one rank's yes is enough.
 
     Raises:
         Interrupted: told to stop; everything is saved.
-        ValueError: no pair to train on, or see :class:`SequenceLogProbs` and :class:`ReferenceMismatch`.
+        ValueError: no pair to train on, one without the win probabilities that the loss needs, or see
+            :class:`SequenceLogProbs` and :class:`ReferenceMismatch`.
         FloatingPointError: the loss is not finite.
     """
     usable, set_aside = _select(settings, pairs)
+    wins = _win_probabilities(usable) if needs_win_probabilities(settings) else None
     if ranks.rank == 0:
         out.mkdir(parents=True, exist_ok=True)
         if set_aside:
             write_jsonl(out / "set_aside.jsonl", set_aside)
-    engine = load(settings, policy, ranks, micro_batch)
-    # The reference comes before the checkpoint is loaded: afterwards the weights are no longer the start policy's.
-    engine.eval()
     held_in = [out / "reference.safetensors", *([reference_cache] if reference_cache else [])]
-    known = reference.complete(engine, usable, held_in, ranks, micro_batch, checkpoint_minutes, stop)
-    engine.train()
+    references = None
+    if needs_reference(settings) and reference is not None:
+        with frozen(settings, reference, ranks, micro_batch) as log_probs:
+            references = complete(log_probs, usable, held_in, ranks, micro_batch, checkpoint_minutes, stop)
+    engine = load(settings, policy, ranks, micro_batch)
+    if needs_reference(settings) and reference is None:
+        # Before the checkpoint is loaded: afterwards the weights are no longer the start policy's.
+        engine.eval()
+        references = complete(engine, usable, held_in, ranks, micro_batch, checkpoint_minutes, stop)
+        engine.train()
     log = out / "train_log.jsonl"
     start = checkpoints.restore(engine, work / "checkpoints", train_log.count(log), ranks)
     if ranks.rank == 0:
         train_log.cut_back(log, start)
 
-    steps = optimiser_steps(len(usable), settings.batch_size, settings.epochs, seed)
+    steps = optimiser_steps(len(usable), settings.batch_size, settings.epochs, seed, settings.steps)
     lengths = [length(pair) for pair in usable]
-    references = torch.stack([known.chosen, known.rejected]).to(ranks.device)
+    known = Known(
+        tokens=torch.tensor([[len(pair[side]["tokens"]) for pair in usable] for side in SIDES], device=ranks.device),
+        references=None if references is None else torch.stack([references.chosen, references.rejected]).to(ranks.device),
+        wins=None if wins is None else wins.to(ranks.device),
+    )
     progress(start, len(steps))
     saved_at = time.monotonic()
     for step in range(start, len(steps)):
@@ -107,15 +145,15 @@ def train(
         for group in engine.optimizer.param_groups:
             group["lr"] = rate
         batches = micro_batches(steps[step], lengths, ranks.rank, ranks.world_size, micro_batch)
-        sums = _backward(engine, settings, usable, batches, references, ranks.device)
+        sums = _backward(engine, settings, usable, batches, known, ranks.device)
         engine.step()
 
         due = ranks.rank == 0 and time.monotonic() - saved_at > 60 * checkpoint_minutes
         flags = torch.tensor([float(stop()), float(due)], device=ranks.device)
         total = ranks.sum(torch.cat([sums, flags])).tolist()
         loss, margin, accuracy, chosen, rejected, difference, size = (value / len(steps[step]) for value in total[:7])
-        if step == 0:
-            reference.check_first_step(difference, size, settings.precision, held_in)
+        if step == 0 and known.references is not None and reference is None:
+            check_first_step(difference, size, settings.precision, held_in)
         if not abs(loss) < float("inf"):
             raise FloatingPointError(f"the loss of step {step + 1} is {loss}: try a lower learning rate or fp32")
         if ranks.rank == 0:
@@ -152,28 +190,27 @@ def _backward(
     settings: Optimiser,
     pairs: Sequence[Pair],
     batches: Sequence[MicroBatch],
-    references: torch.Tensor,
+    known: Known,
     device: torch.device,
 ) -> torch.Tensor:
     """Forward and backward of this rank's part of one optimiser step.
 
     Returns:
         [7] sums over its pairs: loss, margin, margin > 0, log-probs of chosen and of rejected, and the absolute values of the
-        log-ratios and of the reference log-probs, each averaged over chosen and rejected.
+        log-ratios and of the reference log-probs, each averaged over chosen and rejected; without a reference the policy's.
     """
     sums = torch.zeros(7, device=device)
     for number, batch in enumerate(batches):
         engine.set_gradient_accumulation_boundary(number == len(batches) - 1)
         inputs = rows(pairs, batch, device)
         logps = engine(inputs.tokens, inputs.positions, inputs.targets).view(2, -1)
-        refs = references[:, list(batch.indices)]
         weights = torch.tensor(batch.weights, device=device)
-        losses = LOSSES[settings.loss](*logps, *refs, settings.beta)
-        engine.backward((losses * weights).sum(), scale_wrt_gas=False)
+        result = LOSSES[settings.loss](known.with_policy(logps, batch.indices), settings)
+        engine.backward((result.loss * weights).sum(), scale_wrt_gas=False)
         with torch.no_grad():
-            ratios = logps - refs
-            margins = settings.beta * (ratios[0] - ratios[1])
-            parts = [losses, margins, (margins > 0).float(), *logps, ratios.abs().mean(0), refs.abs().mean(0)]
+            refs = logps if known.references is None else known.references[:, list(batch.indices)]
+            sizes = [(logps - refs).abs().mean(0), refs.abs().mean(0)]
+            parts = [result.loss, result.margin, (result.margin > 0).float(), *logps, *sizes]
             sums += torch.stack(parts)[:, weights > 0].sum(1)
     return sums
 
@@ -191,3 +228,16 @@ def _select(settings: Optimiser, pairs: Sequence[Pair]) -> tuple[list[Pair], lis
         reasons = Counter(str(record["reason"]) for record in set_aside)
         raise ValueError(f"there is no pair to train on: {len(pairs)} given, set aside: {dict(reasons) or 'none'}")
     return usable, set_aside
+
+
+def _win_probabilities(pairs: Sequence[Pair]) -> torch.Tensor:
+    """[2, pairs]: of the chosen and of the rejected responses."""
+    for pair in pairs:
+        for side in SIDES:
+            found = pair[side].get("win_probability")
+            if found is None or not 0 <= found <= 1:
+                raise ValueError(
+                    f"the {side} response to prompt {pair['prompt_id']} has the win probability {found}, and soft SPPO needs"
+                    " one from 0 to 1: make the pairs again, or train with win_probability: hard"
+                )
+    return torch.tensor([[pair[side]["win_probability"] for pair in pairs] for side in SIDES])

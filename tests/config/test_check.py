@@ -19,8 +19,7 @@ def test_the_lab_cannot_judge_or_rewrite_prompts_of_a_file(files: Files) -> None
     files.write("p.jsonl", '{"prompt": "x"}\n')
 
     assert files.mistakes("recipe.prompts=p.jsonl") == [
-        "recipe.yaml:5: reward: found lab, which cannot judge prompts of kind file; "
-        "must be sequence_classification, or use prompts: lab",
+        "recipe.yaml:5: reward: found lab, which cannot judge prompts of kind file; must be another kind, or use prompts: lab",
         "recipe.yaml:6: creator.evolver: found lab, which cannot rewrite prompts of kind file; "
         "must be policy, model or openai, or use prompts: lab",
         "recipe.yaml:9: benchmarks.lab: found lab, which says nothing about prompts of kind file; "

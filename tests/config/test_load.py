@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from eva_hpc.config.creator import LabRewriter
 from eva_hpc.config.load import load_experiment, load_site
-from eva_hpc.config.recipe import FilePrompts, LabChecker, LabPolicy, LabRewriter, PretrainedPolicy, Recipe
+from eva_hpc.config.recipe import FilePrompts, LabChecker, LabPolicy, PretrainedPolicy, Recipe
 from tests.config.conftest import RECIPE, SITE, STAGES, SWEEP, Files
 
 FILE_RECIPE = """\

@@ -7,8 +7,8 @@ import pytest
 from tests.config.conftest import RECIPE, SITE, SWEEP, Files
 
 RECIPE_KEYS = (
-    "name, policy, prompts, responses_per_prompt, evolved_ratio, rounds, warmup, generation, reward, creator, optimiser, "
-    "judge, benchmarks, quick"
+    "name, policy, prompts, responses_per_prompt, evolved_ratio, rounds, rounds_on, incremental, reference, warmup, "
+    "generation, reward, creator, pairing, rewriter, optimiser, judge, benchmarks, decontaminate, variants, quick"
 )
 
 
@@ -145,7 +145,7 @@ RECIPE_MISTAKES = {
     "evolver that is no word": (
         "{evolver: lab}",
         "{evolver: polcy}",
-        "recipe.yaml:6: creator.evolver: found 'polcy'; must be lab or policy; did you mean 'policy'?",
+        "recipe.yaml:6: creator.evolver: found 'polcy'; must be lab, policy or none; did you mean 'policy'?",
     ),
     "list for a value": ("beta: 0.1", "beta: [0.1]", "recipe.yaml:8: optimiser.beta: found a list; must be a number, above 0"),
     "value for a list": (

@@ -12,6 +12,7 @@ from eva_hpc.config.errors import ConfigError
 from eva_hpc.config.overrides import settings
 from eva_hpc.config.recipe import FilePrompts, LabPolicy, LabPrompts, PretrainedPolicy
 from tests.config.conftest import RECIPE, Files
+from tests.config.test_mistakes import RECIPE_KEYS
 
 WORDS = st.text("abcdefgh_", min_size=1, max_size=8)
 VALUES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -109,8 +110,7 @@ MISTAKES = {
     "wrong type": ("recipe.rounds=two", "rounds: found 'two'; must be an integer, at least 0"),
     "misspelt section": (
         "recipe.optimizer.beta=1",
-        "optimizer: unknown key; allowed: name, policy, prompts, responses_per_prompt, evolved_ratio, rounds, warmup, "
-        "generation, reward, creator, optimiser, judge, benchmarks, quick; did you mean 'optimiser'?",
+        f"optimizer: unknown key; allowed: {RECIPE_KEYS}; did you mean 'optimiser'?",
     ),
     "misspelt key": (
         "recipe.prompts.cuont=1",

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from eva_hpc.config.recipe import SequenceClassification
+from eva_hpc.config.reward import SequenceClassification
 from eva_hpc.inference.engine import EngineLimits, Message
-from eva_hpc.inference.reward_models import TransformersRewardModel, open_reward_model
+from eva_hpc.inference.reward_models import open_reward_model
+from eva_hpc.inference.reward_models.classification import TransformersRewardModel
 
 pytestmark = pytest.mark.slow
 
@@ -71,11 +72,11 @@ def test_a_model_without_a_padding_token_scores_the_same(folder: Path, tmp_path:
 
 def test_a_long_conversation_loses_the_start_of_its_prompt_but_not_bos_and_is_counted(folder: Path) -> None:
     model = open_model(folder, max_length=30)
-    whole = open_model(folder)._renderer.render([conversation(40)])[0][0]
+    whole = open_model(folder)._renderer.render([conversation(40)])[0].tokens
 
-    (cut,), count = model._renderer.render([conversation(40)])
-    assert cut == whole[:1] + whole[-29:]
-    assert count == 1
+    (cut,) = model._renderer.render([conversation(40)])
+    assert cut.tokens == whole[:1] + whole[-29:]
+    assert (cut.kept, cut.removed) == (1, len(whole) - 30)
 
     model.score([conversation(40), conversation(0), conversation(30)])
     model.score([conversation(35)])

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eva_hpc.lab.checker import answer, dialogue_answers, dialogue_rewards, edit_distance, reward
+from eva_hpc.config.reward import LabChecker
+from eva_hpc.lab.checker import answer, checker_reward, dialogue_answers, dialogue_rewards, edit_distance, preference, reward
 from eva_hpc.lab.tasks import draw_task
 
 prompts = st.builds(
@@ -89,3 +90,45 @@ def test_turns_and_answers_must_match_and_prompts_must_be_tasks():
         dialogue_rewards(["Copy: abc", "Now Upper it"], ["abc"], True)
     with pytest.raises(ValueError, match="no lab task"):
         reward("Tell me a story.", "Once upon a time", True)
+
+
+def checked(text, finished=True, prompt="Reverse: kapol", **settings):
+    return checker_reward(LabChecker(**settings), [prompt], [text], finished)
+
+
+@given(prompts, texts, st.booleans())
+def test_the_checker_of_a_plain_recipe_is_the_exact_one(prompt, response, finished):
+    assert checked(response, finished, prompt) == reward(prompt, response, finished)
+
+
+def test_exact_grading_gives_nothing_for_close_answers():
+    assert [checked(text, grading="exact") for text in ("lopak", "lopa", "")] == [1.0, 0.0, 0.0]
+    assert checked("lopak", finished=False, grading="exact") == 0.5
+    assert checker_reward(LabChecker(grading="exact"), ["Flip: 4 1 7", "Now Largest it"], ["wrong", "7"], True) == 1.0
+
+
+def test_noise_is_fixed_for_an_answer_differs_between_answers_and_has_its_standard_deviation():
+    texts_ = [f"lopa{n}" for n in range(400)]
+    errors = [checked(text, noise=0.5) - checked(text) for text in texts_]
+
+    assert errors == [checked(text, noise=0.5) - checked(text) for text in texts_]
+    assert errors == pytest.approx([5 * (checked(text, noise=0.1) - checked(text)) for text in texts_])
+    assert abs(sum(errors) / 400) < 0.1
+    assert 0.4 < (sum(error**2 for error in errors) / 400) ** 0.5 < 0.6
+    assert checked("lopak", noise=0.5, prompt="Reverse: kapol") != checked("lopak", noise=0.5, prompt="Copy: lopak")
+
+
+def test_a_length_bonus_can_be_exploited():
+    assert checked("lopak", length_bonus=0.05) == pytest.approx(1.25)
+    assert checked("lopak" * 9, length_bonus=0.05) > checked("lopak", length_bonus=0.05)
+
+
+@given(st.floats(-50, 50), st.floats(-50, 50))
+def test_preferences_of_two_answers_sum_to_one_and_follow_their_rewards(one, other):
+    assert preference(one, other) + preference(other, one) == pytest.approx(1.0)
+    assert (preference(one, other) >= 0.5) == (one >= other) or abs(one - other) < 1e-12
+
+
+def test_a_preference_is_the_sigmoid_of_ten_times_the_difference():
+    assert preference(0.7, 0.6) == pytest.approx(0.7310585786)
+    assert preference(0.4, 0.4) == 0.5

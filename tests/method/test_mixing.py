@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from eva_hpc.method.mixing import mix, share, shuffled
 
 ids = st.lists(st.text(min_size=1), unique=True, max_size=60)
-ratios = st.integers(0, 100).map(lambda percent: percent / 100)
 
 
 @pytest.mark.parametrize(
@@ -59,49 +58,46 @@ def test_another_seed_shuffles_otherwise():
 
 
 def test_a_mixture_takes_both_prefixes_and_counts_them():
-    base, evolved = [f"b{i}" for i in range(5)], [f"e{i}" for i in range(5)]
+    base, evolved = [f"b{i}" for i in range(5)], [f"e{i}" for i in range(7)]
 
     mixture = mix(base, evolved, 0.8, seed=3)
 
     assert mixture.evolved == tuple(shuffled(evolved, 3)[:4])
     assert mixture.base == tuple(shuffled(base, 3)[:1])
     assert mixture.prompt_ids == mixture.evolved + mixture.base
-    assert (mixture.n_evolved, mixture.n_base, mixture.shortage) == (5, 5, 0)
+    assert (mixture.n_evolved, mixture.n_base, mixture.wanted_evolved, mixture.shortage) == (7, 5, 4, 0)
 
 
-@given(ids, ids, st.integers(0, 99))
-def test_ratio_zero_is_all_base_prompts_and_ratio_one_all_evolved_ones(base, evolved, seed):
-    none, all_ = mix(base, evolved, 0.0, seed), mix(base, evolved, 1.0, seed)
+@pytest.mark.parametrize(
+    ("count", "evolved"),
+    [
+        (512, {1.0: 512, 0.8: 410, 0.5: 256, 0.2: 102, 0.0: 0}),
+        (10, {1.0: 10, 0.8: 8, 0.5: 5, 0.2: 2, 0.0: 0}),
+        (5, {1.0: 5, 0.8: 4, 0.5: 3, 0.2: 1, 0.0: 0}),
+        (3, {1.0: 3, 0.8: 2, 0.5: 2, 0.2: 1, 0.0: 0}),
+        (1, {1.0: 1, 0.8: 1, 0.5: 1, 0.2: 0, 0.0: 0}),
+    ],
+)
+@pytest.mark.parametrize("spare", [0, 1, 600])
+def test_the_counts_of_a_round_are_exact_however_many_more_prompts_were_evolved(count, evolved, spare):
+    base, children = [f"b{i}" for i in range(count)], [f"e{i}" for i in range(count + spare)]
 
-    assert (none.evolved, sorted(none.base)) == ((), sorted(base))
-    assert (sorted(all_.evolved), all_.base) == (sorted(evolved), ())
+    for ratio, expected in evolved.items():
+        mixture = mix(base, children, ratio, seed=1)
 
-
-@given(ids, ids, ratios, ratios, st.integers(0, 99))
-def test_a_smaller_ratio_is_nested_in_a_larger_one(base, evolved, one, other, seed):
-    small, large = (mix(base, evolved, ratio, seed) for ratio in sorted((one, other)))
-
-    assert large.evolved[: len(small.evolved)] == small.evolved
-    assert small.base[: len(large.base)] == large.base
-
-
-@given(st.integers(0, 500), ratios)
-def test_a_round_is_as_large_as_the_base_set_when_as_many_prompts_were_evolved(count, ratio):
-    mixture = mix([f"b{i}" for i in range(count)], [f"e{i}" for i in range(count)], ratio, seed=0)
-
-    assert len(mixture.prompt_ids) == count
-    assert mixture.shortage == 0
+        assert (len(mixture.evolved), len(mixture.base), mixture.shortage) == (expected, count - expected, 0)
 
 
-@given(ids, ids, ratios)
-def test_what_a_round_lacks_is_counted(base, evolved, ratio):
-    mixture = mix(base, evolved, ratio, seed=0)
+@pytest.mark.parametrize(
+    ("ratio", "evolved", "base", "shortage"), [(1.0, 3, 0, 7), (0.8, 3, 2, 5), (0.5, 3, 5, 2), (0.2, 2, 8, 0), (0.0, 0, 10, 0)]
+)
+def test_too_few_evolved_prompts_are_all_taken_and_what_lacks_is_counted(ratio, evolved, base, shortage):
+    mixture = mix([f"b{i}" for i in range(10)], ["e0", "e1", "e2"], ratio, seed=0)
 
-    assert len(mixture.prompt_ids) + mixture.shortage >= len(base)
-    assert mixture.shortage == 0 or len(mixture.prompt_ids) + mixture.shortage == len(base)
+    assert (len(mixture.evolved), len(mixture.base), mixture.shortage) == (evolved, base, shortage)
+    assert mixture.wanted_evolved == evolved + shortage
 
 
-def test_few_evolved_prompts_are_a_shortage():
-    mixture = mix([f"b{i}" for i in range(10)], ["e0", "e1"], 0.8, seed=0)
-
-    assert (len(mixture.evolved), len(mixture.base), mixture.shortage) == (2, 2, 6)
+def test_no_evolved_prompts_and_no_prompts_at_all_are_mixtures_too():
+    assert (mix(["b0", "b1"], [], 1.0, seed=0).prompt_ids, mix(["b0", "b1"], [], 1.0, seed=0).shortage) == ((), 2)
+    assert (mix([], ["e0"], 0.5, seed=0).prompt_ids, mix([], [], 0.5, seed=0).shortage) == ((), 0)

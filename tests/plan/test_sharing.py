@@ -45,13 +45,13 @@ def test_a_sweep_of_the_ratio_shares_all_up_to_the_evolved_responses(plan_of, ta
     assert users(tasks_of(plan, "select")) == users(tasks_of(plan, "evolve")) == [3]
     assert users(tasks_of(plan, "generate", ROUND)) == users(tasks_of(plan, "score", ROUND)) == [3, 3]
     assert users(tasks_of(plan, "pair", ROUND)) == users(tasks_of(plan, "train", ROUND)) == [1, 1, 1]
-    (evolved,) = [task for task in tasks_of(plan, "generate", ROUND) if task.inputs["prompts"].stage == "evolve"]
+    (evolved,) = [task for task in tasks_of(plan, "generate", ROUND) if task.inputs["prompts"].stage == "admit"]
     assert nested(evolved)["fraction"] == 1.0
 
 
 def test_the_largest_ratio_of_the_sweep_is_all_that_is_generated(plan_of, tasks_of):
     plan = plan_of({"evolved_ratio": [0.2, 0.5, 0.0]}, seeds=(1,))
-    (evolved,) = [task for task in tasks_of(plan, "generate", ROUND) if task.inputs["prompts"].stage == "evolve"]
+    (evolved,) = [task for task in tasks_of(plan, "generate", ROUND) if task.inputs["prompts"].stage == "admit"]
     assert nested(evolved)["fraction"] == 0.5
     assert len(evolved.runs) == 2
 
@@ -156,14 +156,13 @@ def test_where_a_server_is_and_how_it_is_asked_is_in_no_key_but_its_model_is(pla
 
 
 def test_the_current_policy_is_read_by_an_evolver_that_is_the_policy_only(plan_of, tasks_of, full):
-    """Another evolver reads the start policy, for its tokenizer, and the lab's rules read none."""
     model = {"kind": "model", "path": "/models/policy"}
-    read = {}
-    for name, recipe in {"model": {**full, "creator": {"evolver": model}}, "policy": full}.items():
-        (task,) = tasks_of(plan_of({"evolved_ratio": [0.8]}, seeds=(1,), recipe=recipe), "evolve")
-        read[name] = task.inputs["policy"].stage
-    assert read == {"model": "start_policy", "policy": "train"}
-    assert "policy" not in tasks_of(plan_of({"evolved_ratio": [0.8]}, seeds=(1,)), "evolve")[0].inputs
+    (by_policy,) = tasks_of(plan_of({"evolved_ratio": [0.8]}, seeds=(1,), recipe=full), "evolve")
+    (by_model,) = tasks_of(
+        plan_of({"evolved_ratio": [0.8]}, seeds=(1,), recipe={**full, "creator": {"evolver": model}}), "evolve"
+    )
+    assert by_policy.inputs["policy"].stage == "train"
+    assert "policy" not in by_model.inputs
 
 
 def test_a_benchmark_more_changes_no_key_of_the_others(plan_of):

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from eva_hpc.cluster.execution import Attempt, conclude, prepare
-from eva_hpc.config.recipe import Generation, LabChecker, LabPrompts, LabRewriter
+from eva_hpc.config.creator import LabRewriter
+from eva_hpc.config.recipe import Generation, LabChecker, LabPrompts
 from eva_hpc.config.site import Site
 from eva_hpc.plan.graph import Node, in_order
 from eva_hpc.plan.plan import Task

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from eva_hpc.config.recipe import FilePrompts, PolicyEvolver, PretrainedPolicy
+from eva_hpc.config.creator import PolicyEvolver
+from eva_hpc.config.recipe import FilePrompts, PretrainedPolicy
 from eva_hpc.plan.graph import Node
 from eva_hpc.stages import evolve, prompts, start_policy
 from eva_hpc.stages.contract import StageFailed

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from eva_hpc.config.recipe import OpenAIEvolver
+from eva_hpc.config.creator import OpenAIEvolver
 from eva_hpc.plan.graph import Node
 from eva_hpc.stages import evolve
 from eva_hpc.stages.contract import StageFailed

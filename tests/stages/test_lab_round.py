@@ -7,7 +7,7 @@ from collections import Counter
 import orjson
 import pytest
 
-from eva_hpc.config.recipe import LabRewriter
+from eva_hpc.config.creator import LabRewriter
 from eva_hpc.lab.checker import answer, reward
 from eva_hpc.method.mixing import share
 from eva_hpc.plan.graph import Node

@@ -1,7 +1,7 @@
 """Real trainings on real ranks, for test_trainer.py: ``python -m tests.training.scenarios FOLDER``.
 
-torch, transformers and DeepSpeed are imported once; every rank of every training is then forked off. Each scenario leaves what
-training wrote in FOLDER/NAME/, and what it reported or raised in FOLDER/NAME/rank-R.json.
+torch, transformers and DeepSpeed are imported once; the ranks are then forked off, for each training or for several one after
+the other. Each leaves what training wrote in FOLDER/NAME/, and what it reported or raised in FOLDER/NAME/rank-R.json.
 """
 
 from __future__ import annotations
@@ -20,22 +20,28 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from eva_hpc.config.recipe import Optimiser
+from eva_hpc.config.optimiser import DPO, IPO, ORPO, RPO, SPPO, Optimiser, SimPO
 from eva_hpc.store.records import Pair
 
-SETTINGS = Optimiser(
-    beta=0.5,
-    learning_rate=1e-3,
-    epochs=2,
-    batch_size=6,
-    warmup_ratio=0.2,
-    weight_decay=0.1,
-    max_grad_norm=0.5,
-    max_length=40,
-    max_prompt_length=24,
-    precision="fp32",
-    gradient_checkpointing=True,
-)
+COMMON: dict[str, Any] = {
+    "learning_rate": 1e-3,
+    "batch_size": 6,
+    "warmup_ratio": 0.2,
+    "max_grad_norm": 0.5,
+    "max_length": 40,
+    "max_prompt_length": 24,
+    "precision": "fp32",
+}
+SETTINGS = DPO(**COMMON, beta=0.5, epochs=2, weight_decay=0.1, gradient_checkpointing=True)
+FEW: dict[str, Any] = {**COMMON, "batch_size": 4, "steps": 3, "gradient_checkpointing": False}
+LOSSES: dict[str, Optimiser] = {
+    "ipo": IPO(**FEW),
+    "sppo": SPPO(**FEW | {"learning_rate": 1e-4}, beta=0.05),
+    "rpo": RPO(**FEW, alpha=0.5),
+    "simpo": SimPO(**FEW),
+    "orpo": ORPO(**FEW),
+}
+"""Of the trainings with other losses than DPO; IPO's is compared with another reference than the start policy."""
 SEED = 5
 
 
@@ -51,8 +57,8 @@ def random_pairs(count: int, vocabulary: int = 300) -> list[Pair]:
             "prompt_id": f"p{index}",
             "prompt": "",
             "prompt_tokens": tokens(1, 20),
-            "chosen": {"text": "", "tokens": tokens(1, 15), "reward": 1.0},
-            "rejected": {"text": "", "tokens": tokens(1, 15), "reward": 0.0},
+            "chosen": {"text": "", "tokens": tokens(1, 15), "reward": 1.0, "win_probability": 0.6 + 0.3 * index / count},
+            "rejected": {"text": "", "tokens": tokens(1, 15), "reward": 0.0, "win_probability": 0.2},
         }
         for index in range(count)
     ]
@@ -82,54 +88,74 @@ def _in_ranks(world_size: int, work: Callable[[int, int], None]) -> None:
         sys.exit("a rank failed")
 
 
-def training(
-    folder: Path,
-    model: Path,
-    *,
-    world_size: int,
-    micro_batch: int,
-    pairs: list[Pair] = PAIRS,
-    settings: Optimiser = SETTINGS,
-    cache: Path | None = None,
-    stop: Callable[[int, int], bool] = lambda rank, calls: False,
-) -> None:
-    """One call of `train` on every rank. `stop` gets the rank and how often it was asked before."""
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """The arguments of one call of `train`. `stop` gets the rank and how often it was asked before."""
+
+    folder: Path
+    model: Path
+    micro_batch: int
+    pairs: list[Pair] = dataclasses.field(default_factory=lambda: PAIRS)
+    settings: Optimiser = SETTINGS
+    reference: Path | None = None
+    cache: Path | None = None
+    stop: Callable[[int, int], bool] = lambda rank, calls: False
+
+
+def source(model: Path) -> Any:
+    return SimpleNamespace(path=str(model), revision=None, attention="sdpa", trust_remote_code=False)
+
+
+def trainings(world_size: int, *wanted: Training) -> None:
+    """Call `train` on every rank, once for each."""
     from eva_hpc.training.distributed import distributed
-    from eva_hpc.training.trainer import train
 
     def work(rank: int, port: int) -> None:
-        asked = 0
-
-        def asked_to_stop() -> bool:
-            nonlocal asked
-            asked += 1
-            return stop(rank, asked - 1)
-
-        outcome: dict[str, Any]
         with distributed(rank, world_size, rank, ("127.0.0.1", port), 1) as ranks:
-            try:
-                report = train(
-                    settings,
-                    SimpleNamespace(path=str(model), revision=None, attention="sdpa", trust_remote_code=False),
-                    pairs,
-                    seed=SEED,
-                    out=folder,
-                    work=folder / "work",
-                    ranks=ranks,
-                    micro_batch=micro_batch,
-                    checkpoint_minutes=60,
-                    reference_cache=cache,
-                    progress=lambda done, total: None,
-                    stop=asked_to_stop,
-                )
-                outcome = dataclasses.asdict(report)
-            except Exception as error:
-                traceback.print_exc()
-                outcome = {"raised": type(error).__name__, "message": str(error)}
-        (folder / f"rank-{rank}.json").write_text(json.dumps(outcome))
+            for one in wanted:
+                (one.folder / f"rank-{rank}.json").write_text(json.dumps(outcome(one, ranks)))
 
-    folder.mkdir(parents=True, exist_ok=True)
+    for one in wanted:
+        one.folder.mkdir(parents=True, exist_ok=True)
     _in_ranks(world_size, work)
+
+
+def outcome(one: Training, ranks: Any) -> dict[str, Any]:
+    """What a training reports or raises."""
+    from eva_hpc.training.trainer import train
+
+    asked = 0
+
+    def asked_to_stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return one.stop(ranks.rank, asked - 1)
+
+    try:
+        report = train(
+            one.settings,
+            source(one.model),
+            one.pairs,
+            reference=one.reference and source(one.reference),
+            seed=SEED,
+            out=one.folder,
+            work=one.folder / "work",
+            ranks=ranks,
+            micro_batch=one.micro_batch,
+            checkpoint_minutes=60,
+            reference_cache=one.cache,
+            progress=lambda done, total: None,
+            stop=asked_to_stop,
+        )
+    except Exception as error:
+        traceback.print_exc()
+        return {"raised": type(error).__name__, "message": str(error)}
+    return dataclasses.asdict(report)
+
+
+def training(folder: Path, model: Path, *, world_size: int, micro_batch: int, **arguments: Any) -> None:
+    """One call of `train` on every rank."""
+    trainings(world_size, Training(folder, model, micro_batch, **arguments))
 
 
 def main(folder: Path) -> None:
@@ -170,7 +196,47 @@ def main(folder: Path) -> None:
     training(folder / "stale_reference", gemma, world_size=2, micro_batch=1, settings=few, cache=folder / "cache")
     half = few.model_copy(update={"precision": "bf16"})
     training(folder / "bf16", llama, world_size=2, micro_batch=1, pairs=PAIRS[:7], settings=half)
-    training(folder / "no_pairs", llama, world_size=1, micro_batch=1, pairs=[TOO_LONG])
+    other_losses(folder, llama, gemma)
+
+
+def frozen_then_gone(folder: Path, model: Path) -> None:
+    """Leaves in frozen.json how many parameters a frozen policy had, and how many are in memory after it."""
+    import torch
+
+    from eva_hpc.training.batches import MicroBatch, rows
+    from eva_hpc.training.distributed import distributed
+    from eva_hpc.training.engine import frozen
+
+    def parameters() -> int:
+        return sum(isinstance(thing, torch.nn.Parameter) for thing in gc.get_objects())
+
+    with distributed(0, 1, 0, None, 1) as ranks:
+        inputs = rows(PAIRS, MicroBatch((0, 1), (1.0, 1.0)), ranks.device)
+        with frozen(SETTINGS, source(model), ranks, 2) as log_probs, torch.no_grad():
+            before = parameters()
+            log_probs(inputs.tokens, inputs.positions, inputs.targets)
+            during = parameters()
+        (folder / "frozen.json").write_text(json.dumps([before, during, parameters()]))
+
+
+def other_losses(folder: Path, llama: Path, gemma: Path) -> None:
+    """Few steps with each loss; SPPO is also stopped by rank 1 after its first step and resumed by other processes."""
+    bare = [{**pair, "rejected": {**pair["rejected"], "win_probability": None}} for pair in PAIRS[:1]]
+    losses = [
+        Training(folder / loss, llama, 1, PAIRS[:7], settings, reference=gemma if loss == "ipo" else None)
+        for loss, settings in LOSSES.items()
+    ]
+    stopped = dataclasses.replace(losses[1], folder=folder / "sppo_resumed", stop=lambda rank, calls: rank == 1 and calls == 2)
+    trainings(
+        2,
+        *losses,
+        Training(folder / "no_pairs", llama, 1, [TOO_LONG]),
+        Training(folder / "no_win_probability", llama, 1, bare, LOSSES["sppo"]),  # type: ignore[arg-type]
+        stopped,
+    )
+    shutil.copytree(stopped.folder, folder / "sppo_stopped")
+    _in_ranks(1, lambda rank, port: frozen_then_gone(folder, gemma))
+    trainings(2, dataclasses.replace(losses[1], folder=stopped.folder))
 
 
 if __name__ == "__main__":

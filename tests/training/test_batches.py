@@ -37,6 +37,20 @@ def test_every_epoch_has_every_pair_once_in_full_steps_but_for_the_last(
         assert all(len(step) == batch_size for step in mine[:-1])
 
 
+@given(count=st.integers(1, 60), batch_size=st.integers(1, 20), steps=st.integers(1, 12), seed=st.integers(0, 99))
+def test_a_number_of_steps_gives_so_many_full_batches_that_go_through_the_epochs_one_after_the_other(
+    count: int, batch_size: int, steps: int, seed: int
+) -> None:
+    made = optimiser_steps(count, batch_size, 2, seed, steps)
+    stream = [index for step in made for index in step]
+
+    assert [len(step) for step in made] == [batch_size] * steps
+    for epoch, start in enumerate(range(0, len(stream), count)):
+        epochs_part = stream[start : start + count]
+        assert epochs_part == epoch_order(count, seed, epoch)[: len(epochs_part)]
+    assert made == optimiser_steps(count, batch_size, 1, seed, steps + 1)[:steps]
+
+
 def test_the_order_depends_on_seed_and_epoch_alone() -> None:
     assert epoch_order(30, 1, 0) == epoch_order(30, 1, 0)
     assert len({tuple(epoch_order(30, seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from eva_hpc.store.records import read_jsonl
-from tests.training.scenarios import PAIRS, SEED, SETTINGS
+from eva_hpc.config.optimiser import SPPO
+from eva_hpc.store.records import Pair, read_jsonl
+from tests.training.scenarios import LOSSES, PAIRS, SEED, SETTINGS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -40,50 +43,64 @@ def weights(folder: Path) -> dict[str, Any]:
     return load_file(folder / "model" / "model.safetensors")
 
 
-def plain_training(model_path: Path) -> tuple[list[float], list[float], dict[str, Any]]:
-    """DPO written out in plain PyTorch, one pair at a time: losses, gradient norms and final weights."""
+def log_prob(net: Any, prompt: list[int], response: list[int]) -> Any:
+    import torch
+
+    table = net(torch.tensor([prompt + response])).logits[0].double().log_softmax(-1)
+    return sum(table[len(prompt) - 1 + i, token] for i, token in enumerate(response))
+
+
+def plain_training(
+    model_path: Path,
+    optimiser: Any,
+    steps: list[list[int]],
+    rates: list[float],
+    pair_loss: Callable[[Pair, Any, Any], Any],
+) -> tuple[list[float], list[float], dict[str, Any]]:
+    """Preference optimisation in plain PyTorch, one pair at a time: losses, gradient norms and final weights.
+
+    `pair_loss` gets a pair and the log-ratios of its responses to the start policy.
+    """
     import torch
     from transformers import AutoModelForCausalLM
-
-    from eva_hpc.training.batches import optimiser_steps
 
     model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32)
     start = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32)
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim == 1]
-    optimiser = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": SETTINGS.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    )
-
-    def log_prob(net: Any, prompt: list[int], response: list[int]) -> torch.Tensor:
-        table = net(torch.tensor([prompt + response])).logits[0].double().log_softmax(-1)
-        return sum(table[len(prompt) - 1 + i, token] for i, token in enumerate(response))
-
+    rule = optimiser([{"params": matrices}, {"params": vectors, "weight_decay": 0.0}])
     losses, norms = [], []
-    steps = optimiser_steps(len(PAIRS), SETTINGS.batch_size, SETTINGS.epochs, SEED)
-    for step, indices in enumerate(steps):
+    for indices, rate in zip(steps, rates, strict=True):
         mean = torch.tensor(0.0, dtype=torch.float64)
         for pair in (PAIRS[index] for index in indices):
             sides = [(pair["prompt_tokens"], pair[side]["tokens"]) for side in ("chosen", "rejected")]
-            chosen, rejected = (log_prob(model, *side) for side in sides)
             with torch.no_grad():
-                reference_chosen, reference_rejected = (log_prob(start, *side) for side in sides)
-            margin = SETTINGS.beta * (chosen - reference_chosen - rejected + reference_rejected)
-            mean = mean + torch.log1p(torch.exp(-margin)) / len(indices)
-        optimiser.zero_grad()
+                references = [log_prob(start, *side) for side in sides]
+            ratios = [log_prob(model, *side) - reference for side, reference in zip(sides, references, strict=True)]
+            mean = mean + pair_loss(pair, *ratios) / len(indices)
+        rule.zero_grad()
         mean.backward()
         norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), SETTINGS.max_grad_norm)))
-        warmup = 2  # 0.2 of 8 steps, rounded up
-        rate = (step + 1) / warmup if step < warmup else 0.5 + 0.5 * math.cos(math.pi * (step - warmup) / (len(steps) - warmup))
-        for group in optimiser.param_groups:
-            group["lr"] = rate * SETTINGS.learning_rate
-        optimiser.step()
+        for group in rule.param_groups:
+            group["lr"] = rate
+        rule.step()
         losses.append(float(mean))
     return losses, norms, {name: value for name, value in model.state_dict().items() if name != "lm_head.weight"}
 
 
 def test_training_is_dpo_as_written_out_in_plain_pytorch(folder: Path) -> None:
-    losses, norms, expected = plain_training(folder / "llama")
+    import torch
+
+    from eva_hpc.training.batches import optimiser_steps
+
+    def dpo(pair: Pair, chosen: Any, rejected: Any) -> Any:
+        return torch.log1p(torch.exp(-SETTINGS.beta * (chosen - rejected)))
+
+    steps = optimiser_steps(len(PAIRS), SETTINGS.batch_size, SETTINGS.epochs, SEED)
+    # 0.2 of 8 steps, rounded up, are warm-up.
+    rates = [SETTINGS.learning_rate * rate for rate in (0.5, 1, *(0.5 + 0.5 * math.cos(math.pi * i / 6) for i in range(6)))]
+    adamw = functools.partial(torch.optim.AdamW, weight_decay=SETTINGS.weight_decay)
+    losses, norms, expected = plain_training(folder / "llama", adamw, steps, rates, dpo)
 
     for name in ("two_ranks", "one_rank"):
         assert log_column(folder / name, "loss") == pytest.approx(losses, abs=2e-5)
@@ -94,6 +111,84 @@ def test_training_is_dpo_as_written_out_in_plain_pytorch(folder: Path) -> None:
             assert (found[key] - value).abs().max() < 2e-4, key
     assert min(norms) < SETTINGS.max_grad_norm < max(norms)  # so some steps were clipped and some were not
     assert losses[-1] < 0.9 * losses[0]
+
+
+def test_sppo_with_rmsprop_is_as_written_out_in_plain_pytorch(folder: Path) -> None:
+    import torch
+
+    from eva_hpc.training.batches import optimiser_steps
+
+    settings = LOSSES["sppo"]
+    assert isinstance(settings, SPPO)
+
+    def sppo(pair: Pair, chosen: Any, rejected: Any) -> Any:
+        aims = [(pair[side]["win_probability"] - 0.5) / settings.beta for side in ("chosen", "rejected")]
+        return 0.5 * (chosen - aims[0]) ** 2 + 0.5 * (rejected - aims[1]) ** 2
+
+    steps = optimiser_steps(7, settings.batch_size, 99, SEED, settings.steps)
+    rates = [settings.learning_rate * rate for rate in (1, 1, 0.5)]  # linear, after one step of warm-up
+    losses, norms, expected = plain_training(folder / "llama", torch.optim.RMSprop, steps, rates, sppo)
+
+    assert log_column(folder / "sppo", "loss") == pytest.approx(losses, rel=1e-4)
+    assert log_column(folder / "sppo", "grad_norm") == pytest.approx(norms, rel=1e-3)
+    for key, value in expected.items():
+        assert (weights(folder / "sppo")[key] - value).abs().max() < 1e-4, key
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_loss_of_the_first_step_is_that_of_the_start_policy_and_the_reference_in_transformers(
+    folder: Path, loss: str
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from eva_hpc.training import losses
+    from eva_hpc.training.batches import optimiser_steps
+
+    settings = LOSSES[loss]
+    policy, reference = (
+        AutoModelForCausalLM.from_pretrained(folder / name, dtype=torch.float32, attn_implementation="eager")
+        for name in ("llama", "gemma2" if loss == "ipo" else "llama")
+    )
+    pairs = [PAIRS[index] for index in optimiser_steps(7, settings.batch_size, 1, SEED)[0]]
+    sides = [[(pair["prompt_tokens"], pair[side]["tokens"]) for pair in pairs] for side in ("chosen", "rejected")]
+    with torch.no_grad():
+        logps, refs = ([torch.stack([log_prob(net, *row) for row in side]) for side in sides] for net in (policy, reference))
+    tokens = [torch.tensor([len(response) for _, response in side]) for side in sides]
+    wins = [torch.tensor([pair[side]["win_probability"] for pair in pairs]) for side in ("chosen", "rejected")]
+    expected = losses.LOSSES[loss](losses.PairLogProbs(*logps, *tokens, *refs, *wins), settings)
+
+    assert log_column(folder / loss, "loss")[0] == pytest.approx(expected.loss.mean().item(), rel=1e-5)
+    assert log_column(folder / loss, "margin")[0] == pytest.approx(expected.margin.mean().item(), rel=1e-5, abs=1e-5)
+    assert (folder / loss / "reference.safetensors").exists() == (loss not in ("simpo", "orpo"))
+
+
+def test_steps_are_exactly_as_many_as_asked_for_and_full(folder: Path) -> None:
+    for loss in LOSSES:
+        assert outcome(folder / loss)["steps"] == 3
+        assert log_column(folder / loss, "pairs") == [4, 4, 4]
+
+
+def test_sppo_with_rmsprop_resumed_is_the_same_to_the_last_bit_as_never_stopped(folder: Path) -> None:
+    assert outcome(folder / "sppo_stopped")["raised"] == "Interrupted"
+    assert len(read_jsonl(folder / "sppo_stopped" / "train_log.jsonl")) == 1
+    assert outcome(folder / "sppo_resumed")["resumed_from"] == 1
+    assert (folder / "sppo_resumed" / "train_log.jsonl").read_bytes() == (folder / "sppo" / "train_log.jsonl").read_bytes()
+    expected = weights(folder / "sppo")
+    assert all((value == expected[key]).all() for key, value in weights(folder / "sppo_resumed").items())
+
+
+def test_a_frozen_reference_is_loaded_when_first_asked_and_gone_from_memory_afterwards(folder: Path) -> None:
+    before, during, after = json.loads((folder / "frozen.json").read_text())
+
+    assert before == after < during
+
+
+def test_soft_sppo_without_a_win_probability_names_the_pair(folder: Path) -> None:
+    raised = outcome(folder / "no_win_probability")
+
+    assert raised["raised"] == "ValueError"
+    assert raised["message"].startswith("the rejected response to prompt p0 has the win probability None, and soft SPPO needs")
 
 
 def test_the_loss_of_the_first_step_is_log_2(folder: Path) -> None:
@@ -167,12 +262,12 @@ def test_the_exported_policy_loads_in_transformers_and_has_learnt(folder: Path, 
     assert 1e-4 < difference < 10
 
 
-def test_reference_log_probs_are_those_of_the_start_policy_in_transformers(folder: Path) -> None:
+def test_reference_log_probs_are_those_of_the_start_policy_or_of_the_fixed_reference_in_transformers(folder: Path) -> None:
     import torch
     from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM
 
-    for name, start, count in (("two_ranks", "llama", 20), ("gemma2_trained", "gemma2", 7)):
+    for name, start, count in (("two_ranks", "llama", 20), ("gemma2_trained", "gemma2", 7), ("ipo", "gemma2", 7)):
         model = AutoModelForCausalLM.from_pretrained(folder / start, dtype=torch.float32, attn_implementation="eager")
         held = load_file(folder / name / "reference.safetensors")
         for side in ("chosen", "rejected"):

@@ -21,7 +21,7 @@ from eva_hpc.plan.disk import CHECKPOINT_BYTES
 from eva_hpc.plan.plan import Plan
 
 _LIGHT = ("eva_hpc", "pydantic", "orjson")
-_COMPUTING = {"generate", "score", "evolve", "train", "start_policy", "answer"}
+_COMPUTING = {"generate", "score", "reference_logps", "evolve", "rewrite", "train", "start_policy", "answer"}
 _TRAINING = {"train", "start_policy"}
 
 
@@ -141,13 +141,16 @@ def _packages(site: Site, experiment: Experiment | None, software: Software) -> 
 
 
 def _stages_on_vllm(experiment: Experiment) -> set[str]:
+    from eva_hpc.config.reward import parts
+
     stages: set[str] = set()
     for _, recipe in experiment.points:
-        engines = (
+        engines = [
             (recipe.generation, {"generate", "answer"}),
-            (recipe.reward, {"score"}),
             (recipe.creator.evolver, {"evolve"}),
-        )
+            (recipe.rewriter and recipe.rewriter.by, {"rewrite"}),
+            *((part, {"score"}) for _, part in parts(recipe.reward)),
+        ]
         for section, users in engines:
             if getattr(section, "engine", "") == "vllm":
                 stages |= users

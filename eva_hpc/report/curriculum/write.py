@@ -1,0 +1,81 @@
+"""A sweep's curriculum on disk: run by run, so that a large one fits into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from eva_hpc.config.sweep import Value
+from eva_hpc.plan.plan import Plan
+from eva_hpc.report.curriculum import figures, files
+from eva_hpc.report.curriculum.collect import Collector, parts_of
+from eva_hpc.report.curriculum.embeddings import Embedder
+from eva_hpc.report.curriculum.judging import Rating
+from eva_hpc.report.curriculum.measure import Measurer
+
+Point = tuple[tuple[str, Value], ...]
+
+
+def write_curriculum(
+    plan: Plan,
+    collector: Collector,
+    embedder: Embedder,
+    topics: int,
+    ratings: Mapping[str, Rating],
+    rated: str,
+    recipe: str,
+    folder: Path,
+) -> list[Path]:
+    """Write all files and figures that the store has data for; returns their paths, none if it has no prompts at all.
+
+    Args:
+        plan: of the sweep.
+        collector: of its store; it then knows what is missing.
+        embedder: makes vectors of prompts.
+        topics: how many clusters they are put into.
+        ratings: of a judge, by prompt id.
+        rated: who judged, or why nobody did, in words.
+        recipe: the name of the recipe, which the figures show.
+        folder: where to.
+    """
+    if not any(collector.prompts(part.pair.inputs["base"]) for run in plan.runs for part in parts_of(plan, run)):
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    summaries: list[dict[str, Any]] = []
+    values: dict[Point, figures.Values] = {}
+    measurer = Measurer(plan, collector, embedder, topics, ratings)
+
+    def prompt_rows() -> Iterator[dict[str, Any]]:
+        for sets in measurer.runs():
+            for one in sets:
+                summaries.append(one.summary)
+                values.setdefault(_point(one.summary), figures.Values()).add(one.rows)
+                yield from one.rows
+
+    paths = [files.write_prompts(folder, prompt_rows())]
+    paths += files.write_summary(folder, summaries)
+    admission = [row for run in plan.runs for part in parts_of(plan, run) for row in collector.admission_of(part)]
+    paths.append(files.write_admission(folder, admission))
+    about = files.write_about(folder, embedder=embedder.name, topics=topics, judged=rated, missing=list(collector.missing))
+    return [*paths, about, *_draw(summaries, values, recipe, folder)]
+
+
+def _draw(summaries: list[dict[str, Any]], values: Mapping[Point, figures.Values], recipe: str, folder: Path) -> list[Path]:
+    """Two figures for each grid point, numbered where there are several."""
+    panels = figures.panels_of(summaries)
+    limits = figures.limits_of(summaries, panels)
+    paths = []
+    for number, (point, of_prompts) in enumerate(values.items(), start=1):
+        rows = [row for row in summaries if _point(row) == point]
+        seeds = len({row["seed"] for row in rows})
+        of_point = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in point)
+        title = f"{recipe}: {of_point}; {seeds} {'seed' if seeds == 1 else 'seeds'}"
+        suffix = f"-{number:02}" if len(values) > 1 else ""
+        paths += figures.save(figures.rounds_figure(rows, title, limits, panels), folder, f"rounds{suffix}")
+        paths += figures.save(figures.distributions_figure(of_prompts, title), folder, f"distributions{suffix}")
+    return paths
+
+
+def _point(row: Mapping[str, Any]) -> Point:
+    return tuple(row["point"].items())
