@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from eva_hpc.report.curriculum.judging import Rating
 
 _SHOWN = 5
+_FIGURES = (".pdf", ".png")
 
 
 def curriculum(
@@ -79,7 +80,9 @@ def curriculum(
             typer.echo("There are no prompts yet: nothing was written. eva-hpc sweep makes them.", err=True)
             raise typer.Exit(WORK_FAILED)
         for path in paths:
-            typer.echo(path)
+            if path.suffix not in _FIGURES:
+                typer.echo(path)
+        typer.echo(f"{sum(path.suffix == '.pdf' for path in paths)} figures, each as PDF and PNG, are in {folder}")
 
 
 def _ratings(

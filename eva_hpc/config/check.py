@@ -40,7 +40,10 @@ def problems(recipe: Recipe) -> Iterator[Problem]:
 
 def lab_problems(recipe: Recipe) -> Iterator[Problem]:
     """The lab's exact checker and rewriter understand lab prompts only; anything else needs a reward model."""
-    in_lab, checked = isinstance(recipe.prompts, LabPrompts), isinstance(recipe.reward, LabChecker)
+    in_lab, checked = (
+        isinstance(recipe.prompts, LabPrompts),
+        any(isinstance(part, LabChecker) for _, part in parts(recipe.reward)),
+    )
     rewritten = isinstance(recipe.creator.evolver, LabRewriter)
     other = f"prompts of kind {recipe.prompts.kind}"
     if not in_lab and checked:

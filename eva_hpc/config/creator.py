@@ -17,6 +17,27 @@ from eva_hpc.config.shorthand import EVOLVER, WRITER
 
 Metric = Literal["A_min", "A_avg", "A_dts", "var", "avg", "uniform", "inv_avg", "inv_A_min", "alignment_potential"]
 Family = Literal["evol_instruct", "evol_complexity", "evol_quality", "self_instruct"]
+OPERATORS = (
+    "constraints",
+    "deepening",
+    "concretizing",
+    "reasoning",
+    "expansion",
+    "persona",
+    "shift-in",
+    "shift-out",
+    "mix",
+    "abstract",
+    "clarity",
+    "completeness",
+    "relevance",
+    "precision",
+    "engagement",
+    "self-instruct",
+)
+"""Of `method/evolving.py`."""
+LAB_OPERATORS = ("deepen", "lengthen", "switch", "renew", "invent")
+"""Of `lab/rewriter.py`."""
 Quantile = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -97,7 +118,7 @@ class Admission(Section):
     max_chars: int = Field(default=8000, ge=1, description="longer evolved prompts are set aside")
     duplicates: bool = Field(default=True, description="set aside what equals another prompt but for case and white space")
     near_duplicates: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        default=0.8, description="set aside what has this Jaccard similarity of word 3-shingles with another prompt; null: off"
+        default=0.9, description="set aside what has this Jaccard similarity of word 3-shingles with another prompt; null: off"
     )
     contamination: Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=0.5,
@@ -131,6 +152,13 @@ class Creator(Section):
     recheck: Quantile | None = Field(
         default=None, description="drop evolved prompts less informative than this quantile of the base prompts; null: off"
     )
+
+    @model_validator(mode="after")
+    def _operators_exist(self) -> Creator:
+        known = LAB_OPERATORS if isinstance(self.evolver, LabRewriter) else OPERATORS
+        if unknown := [name for name in self.operators if name not in known]:
+            raise broken_rule("operators", f"found {unknown[0]!r}; must be among {', '.join(known)}")
+        return self
 
     @model_validator(mode="after")
     def _children_can_be_measured(self) -> Creator:

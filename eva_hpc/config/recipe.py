@@ -9,6 +9,7 @@ Sections that come in kinds have short forms::
     prompts: org/name                {kind: hub, name: org/name}
     reward: lab                      {kind: lab}
     reward: models/reward            {kind: sequence_classification, path: models/reward}
+    optimiser: simpo                 {loss: simpo}                               also dpo, ipo, sppo, rpo, orpo
     benchmarks: {easy: lab}          {easy: {kind: lab}}                         also alpaca_eval, arena_hard, mt_bench
 
 A relative path is looked for beside the file it is written in, then in the working directory (see `config/paths.py`).

@@ -24,7 +24,7 @@ from eva_hpc.config.benchmark import (
     judge_in_words,
 )
 from eva_hpc.config.recipe import Recipe
-from eva_hpc.config.reward import LabChecker, OpenAIScorer, Reward, model_paths
+from eva_hpc.config.reward import Ensemble, LabChecker, OpenAIScorer, Reward, model_paths
 from eva_hpc.plan.graph import Node
 from eva_hpc.stages import answer, ask_judge, evaluate, judge, judged_questions, judged_score, questions
 
@@ -144,4 +144,6 @@ def _in_words(reward: Reward) -> str:
         return "lab checker"
     if isinstance(reward, OpenAIScorer):
         return f"ratings by {reward.model}"
-    return "reward model " + " and ".join(PurePath(path).name for _, path in model_paths(reward))
+    if isinstance(reward, Ensemble):
+        return " and ".join(_in_words(member) for member in reward.members)
+    return f"reward model {PurePath(reward.path).name}"

@@ -24,6 +24,7 @@ INSTRUCTION_TOKENS = 300
 UNKNOWN_PROMPTS = 10_000
 QUESTIONS = {("alpaca_eval", ""): 805, ("arena_hard", "v0.1"): 500, ("arena_hard", "v2.0"): 750, ("mt_bench", ""): 80}
 """Of the official sets, by kind and version; own ones are taken to be as large."""
+WITHOUT_REFERENCE = ("simpo", "orpo")
 LAB_PARAMETERS = Size(0.37e6, "the lab's")
 
 _share = functools.lru_cache(share)
@@ -69,7 +70,8 @@ def amount(stage: str, spec: Mapping[str, Any], read: float, written: float) -> 
     if stage == "answer":
         return read * float(spec["samples"] + spec["greedy"])
     if stage == "train":
-        return written * float(spec["optimiser"]["epochs"])
+        optimiser = spec["optimiser"]
+        return float((optimiser.get("steps") or 0) * optimiser["batch_size"]) or written * float(optimiser["epochs"])
     return 1.0 if stage == "start_policy" else read
 
 
@@ -207,8 +209,9 @@ class Workload:
             responses = self.sampled(task)
             length = min(PROMPT_TOKENS + _response_tokens(responses.spec), spec["optimiser"]["max_length"])
             # Per pair and epoch: chosen and rejected, forward and backward; once before, both forward under the reference.
-            epochs = spec["optimiser"]["epochs"]
-            return Operations("training", *self._policy(task), amount / epochs * 2 * length, 6.0 * epochs + 2.0)
+            optimiser = spec["optimiser"]
+            reference = 0.0 if optimiser["loss"] in WITHOUT_REFERENCE else 2.0 / optimiser["epochs"]
+            return Operations("training", *self._policy(task), amount * 2 * length, 6.0 + reference)
         return None
 
     def parameters(self, task: Task) -> Size | None:

@@ -110,7 +110,8 @@ def _by_rules(spec: Spec) -> Rewrite:
     operators = operators_of(spec.family, spec.operators)
 
     def by_rules(prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Rewritten]:
-        return [Rewritten(*rewrite(prompt["prompt"], seed, operators)) for prompt, seed in zip(prompts, seeds, strict=True)]
+        made = (rewrite(prompt["prompt"], seed, operators) for prompt, seed in zip(prompts, seeds, strict=True))
+        return [Rewritten(text, operator, "" if text else "no such task") for text, operator in made]
 
     return by_rules
 

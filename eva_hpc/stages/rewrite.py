@@ -131,4 +131,4 @@ def _parsed(answer: Written) -> Written:
     if answer.text is None:
         return answer
     text = rewriting.parse(answer.text)
-    return Written(text, "" if text else "no response in the answer")
+    return Written(text, "" if text else rewriting.why_failed(answer.text))

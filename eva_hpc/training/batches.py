@@ -4,9 +4,9 @@ Optimiser step s of an epoch takes pairs [s B, (s + 1) B) of the epoch's seeded 
 number of steps is given instead of that of epochs, step s takes [s B, (s + 1) B) of the epochs' orders one after the other, so
 that every step is full; it may then see a pair twice.
 
-The pairs of a step are dealt to the ranks longest first, so that the rows of a micro-batch are of like length and all ranks work
-equally long; where pairs run out, a dummy of weight 0 keeps the ranks in step. The optimiser sees the mean loss over the step's
-pairs, whatever the world size and the micro-batch.
+The pairs of a step are dealt to the ranks longest first, so that the rows of a micro-batch are of like length and all ranks
+work equally long; where pairs run out, a dummy of weight 0 keeps the ranks in step. The optimiser sees the mean loss over the
+step's pairs, whatever the world size and the micro-batch.
 """
 
 from __future__ import annotations

@@ -92,7 +92,8 @@ def test_each_loss_and_its_gradient_are_the_formula_computed_with_60_digits(
     loss = LOSSES[section.loss](PairLogProbs(chosen, rejected, *rest), section).loss
     loss.sum().backward()
 
-    with localcontext(prec=60):
+    with localcontext() as context:
+        context.prec = 60
         c, r, *others = (d(number) if isinstance(number, float) else number for number in numbers)
         step = Decimal("1e-20")
         by_chosen = (written(section, c + step, r, *others) - written(section, c - step, r, *others)) / (2 * step)

@@ -130,6 +130,9 @@ def _styled() -> Iterator[None]:
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write NAME.pdf and NAME.png, without the time in them: the same data give the same files."""
     paths = []
+    with _styled():
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # one layout serves both
     for suffix, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
         content = io.BytesIO()
         with _styled():
@@ -168,8 +171,7 @@ def rounds_figure(
             axes.set_xticks(numbers, ["warm-up" if number == 0 else str(number) for number in numbers])
         for axes in grid.flat[len(panels) :]:
             axes.set_axis_off()
-        for place in range(max(0, len(panels) - _COLUMNS), len(panels)):
-            grid.flat[place].set_xlabel("round")
+        figure.supxlabel("round", fontsize=7.5)
         _legend(figure, title, chance=any(panel.column == "topic_divergence" for panel in panels))
     return figure
 

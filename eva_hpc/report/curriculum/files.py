@@ -48,12 +48,15 @@ def write_admission(folder: Path, rows: Iterable[AdmissionRow]) -> Path:
     return _write_csv(folder / "admission.csv", flat)
 
 
-def write_about(folder: Path, *, embedder: str, topics: int, judged: str, missing: Sequence[str]) -> Path:
-    """Write about.json."""
+def write_about(
+    folder: Path, *, embedder: str, topics: int, judged: str, figures: Mapping[str, str], missing: Sequence[str]
+) -> Path:
+    """Write about.json; `figures` has the captions by name."""
     about = {
         "embeddings": embedder,
         "topics": f"k-means with {topics} clusters over all prompts of a run",
         "judged": judged,
+        "figures": dict(figures),
         "missing": list(missing),
         "columns": {
             "of a prompt, in a summary the mean": OF_A_PROMPT,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,24 +57,33 @@ def write_curriculum(
     paths += files.write_summary(folder, summaries)
     admission = [row for run in plan.runs for part in parts_of(plan, run) for row in collector.admission_of(part)]
     paths.append(files.write_admission(folder, admission))
-    about = files.write_about(folder, embedder=embedder.name, topics=topics, judged=rated, missing=list(collector.missing))
-    return [*paths, about, *_draw(summaries, values, recipe, folder)]
+    captions, drawn = _draw(summaries, values, recipe, folder)
+    missing = list(collector.missing)
+    about = files.write_about(folder, embedder=embedder.name, topics=topics, judged=rated, figures=captions, missing=missing)
+    return [*paths, about, *drawn]
 
 
-def _draw(summaries: list[dict[str, Any]], values: Mapping[Point, figures.Values], recipe: str, folder: Path) -> list[Path]:
-    """Two figures for each grid point, numbered where there are several."""
+def _draw(
+    summaries: Sequence[dict[str, Any]], values: Mapping[Point, figures.Values], recipe: str, folder: Path
+) -> tuple[dict[str, str], list[Path]]:
+    """Two figures for each grid point, numbered where there are several; their captions by name, and all paths."""
     panels = figures.panels_of(summaries)
     limits = figures.limits_of(summaries, panels)
-    paths = []
+    captions, paths = {}, []
     for number, (point, of_prompts) in enumerate(values.items(), start=1):
         rows = [row for row in summaries if _point(row) == point]
         seeds = len({row["seed"] for row in rows})
         of_point = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in point)
         title = f"{recipe}: {of_point}; {seeds} {'seed' if seeds == 1 else 'seeds'}"
-        suffix = f"-{number:02}" if len(values) > 1 else ""
-        paths += figures.save(figures.rounds_figure(rows, title, limits, panels), folder, f"rounds{suffix}")
-        paths += figures.save(figures.distributions_figure(of_prompts, title), folder, f"distributions{suffix}")
-    return paths
+        drawings = {
+            "rounds": figures.rounds_figure(rows, title, limits, panels),
+            "distributions": figures.distributions_figure(of_prompts, title),
+        }
+        for kind, drawing in drawings.items():
+            name = f"{kind}-{number:02}" if len(values) > 1 else kind
+            captions[name] = f"{title}. {figures.CAPTIONS[kind]}"
+            paths += figures.save(drawing, folder, name)
+    return captions, paths
 
 
 def _point(row: Mapping[str, Any]) -> Point:

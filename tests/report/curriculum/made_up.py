@@ -50,7 +50,7 @@ def commit(store: Store, identity: Identity, name: str, records: Sequence[Any], 
 
 
 def fill(store: Store, plan: Plan, run: PlannedRun, texts: Mapping[str, Sequence[str]] | None = None) -> None:
-    """Everything that the curriculum reads of a run; response j of a prompt has j + 1 tokens and, but for the last, reward j."""
+    """What the curriculum reads of a run. Response j of a prompt has j + 1 tokens and reward j; the last one has no reward."""
     texts = texts or {"base": BASE, "evolved": EVOLVED}
     for part in parts_of(plan, run):
         for role in part.roles:

@@ -42,4 +42,5 @@ def test_a_prompt_is_shown_as_it_is_and_its_row_has_both_numbers_or_says_what_is
     rows = [row for reply in replies for row in benchmark.rows(question, answer, [reply], "judge")]
     assert [row["status"] for row in rows] == ["judged", "unparsed", "failed"]
     assert ratings_of(rows) == {question["id"]: Rating(1, 9)}
-    assert benchmark.problem(replies[1]) and not benchmark.problem(replies[0])
+    assert benchmark.problem(replies[1])
+    assert not benchmark.problem(replies[0])
