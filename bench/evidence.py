@@ -103,9 +103,10 @@ def main() -> None:
 
 HEAD = """# What the lab shows
 
-Written by `python bench/evidence.py`, which runs the sweeps of `sweeps/evidence` and prints all of their seeds. A replicate is a
-start policy and a seed. ± is a 95 % interval over replicates (Student's t); a star marks p < 0.05 after Holm's correction for all
-comparisons of the section. Rewards are times 100, on held-out prompts of the test split that no training stream can contain.
+Written by `python bench/evidence.py`, which runs the sweeps of `sweeps/evidence` and prints all of their seeds. A replicate
+is a start policy and a seed. ± is a 95 % interval over replicates (Student's t); a star marks p < 0.05 after Holm's correction
+for all comparisons of the section. Rewards are times 100, on held-out prompts of the test split that no training stream can
+contain.
 Two start policies are too few to speak of others, and none of this says anything about large models."""
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from eva_hpc.config.benchmark import Judge
     from eva_hpc.plan.plan import Plan
     from eva_hpc.report.curriculum.collect import Collector
-    from eva_hpc.report.curriculum.judging import Rating
+    from eva_hpc.report.curriculum.judging import Ratings
 
 _SHOWN = 5
 _FIGURES = (".pdf", ".png")
@@ -61,12 +61,12 @@ def curriculum(
         sweep = open_request(Request(file, site, recipe, tuple(set_), quick, sharing=not no_sharing))
         vectors = open_embedder(embedder)
         collector = Collector(sweep.store)
-        ratings: dict[str, Rating] = {}
+        ratings: Ratings = {}
         rated = "no judge was asked (--judge MODEL): judged_complexity and judged_quality are empty"
         if judge is not None:
             asked_of = asking.judge_of(judge, base_url, api_key_env, parameter, 1, concurrency, price)
             ratings = _ratings(sweep.plan, collector, judged, asked_of, cache, dry_run, typer.echo)
-            rated = f"{judge}, at most {judged} prompts of each set, {len(ratings):,} prompts rated"
+            rated = f"{judge}, at most {judged} prompts of each set, {sum(map(len, ratings.values())):,} rated"
         if dry_run:
             return
         folder = sweep.results / "curriculum"
@@ -93,7 +93,7 @@ def _ratings(
     cache_folder: Path | None,
     dry_run: bool,
     say: Callable[[str], None],
-) -> dict[str, Rating]:
+) -> Ratings:
     """Ratings of a sample of every set; none of a dry run. A prompt in several sets is asked about once.
 
     Raises:
@@ -111,8 +111,8 @@ def _ratings(
     from eva_hpc.report.curriculum.judging import PromptRating, items_of, ratings_of, sample
 
     sources = {part.pair.inputs[role] for run in plan.runs for part in parts_of(plan, run) for role in part.roles}
-    samples = (sample(collector.prompts(source) or [], count) for source in sources)
-    prompts = {prompt["id"]: prompt for of_set in samples for prompt in of_set}
+    samples = {source: sample(collector.prompts(source) or [], count) for source in sources}
+    prompts = {prompt["id"]: prompt for of_set in samples.values() for prompt in of_set}
     items = items_of(prompts[name] for name in sorted(prompts))
     rating, server, prices = PromptRating(), server_of(judge), asking.price_of(judge)
     cache = CompletionCache(cache_folder.expanduser() if cache_folder else data_folder().parent / "judge_cache")
@@ -131,4 +131,8 @@ def _ratings(
     for note in (*probed.notes, *result.warnings):
         say(f"note: {note}")
     say(describe_usage(result.asked, result.from_cache, prices))
-    return ratings_of(result.rows)
+    rated = ratings_of(result.rows)
+    return {
+        source: {prompt["id"]: rated[prompt["id"]] for prompt in of_set if prompt["id"] in rated}
+        for source, of_set in samples.items()
+    }

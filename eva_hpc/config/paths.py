@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import BaseModel
+
 from eva_hpc.config.benchmark import JudgedBenchmark, RewardBenchmark, official_roles, official_set
 from eva_hpc.config.creator import ModelEvolver
 from eva_hpc.config.errors import did_you_mean
@@ -83,7 +85,7 @@ def section_of(recipe: Recipe, reference: Reference) -> Any:
     """The section of the recipe that has a reference."""
     section: Any = recipe
     for part in reference.key[:-1]:
-        section = section[part] if isinstance(section, Mapping | tuple) else getattr(section, str(part))
+        section = getattr(section, part) if isinstance(part, str) and isinstance(section, BaseModel) else section[part]
     return section
 
 

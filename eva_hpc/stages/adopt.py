@@ -19,7 +19,7 @@ class Spec(StageSpec):
 
 
 def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
-    """Write ``pairs.jsonl``, as many as were read. Inputs: ``pairs``; ``rewritten`` and chosen responses, and their ``rewards``."""
+    """Write ``pairs.jsonl``, as many as were read. Inputs: ``pairs``; ``rewritten`` responses, ``rewards`` of these."""
     pairs: list[Pair] = read_jsonl(inputs["pairs"] / "pairs.jsonl")
     written = {record["prompt_id"]: record["responses"][0] for record in read_jsonl(inputs["rewritten"] / "responses.jsonl")}
     rewards = first_rewards(inputs["rewards"], 2)

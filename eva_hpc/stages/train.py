@@ -31,8 +31,8 @@ class Spec(StageSpec):
 def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
     """Write ``model/``, ``policy.json`` and ``train_log.jsonl``.
 
-    Inputs: ``policy``; ``pairs``, and ``pairs_0``, ``pairs_1``, … of earlier rounds where training starts over; ``reference`` if
-    that is another policy.
+    Inputs: ``policy``; ``pairs``, and ``pairs_0``, ``pairs_1``, … of earlier rounds where training starts over; ``reference``
+    if that is another policy.
     """
     from eva_hpc.training.distributed import distributed
     from eva_hpc.training.trainer import train

@@ -7,13 +7,14 @@ different judges do not compare. Each prompt is rated alone, so a judge does not
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from eva_hpc.benchmarks.files import Row
 from eva_hpc.benchmarks.judging.consult import Item
 from eva_hpc.benchmarks.judging.protocol import Ask, JudgedQuestion, ModelAnswer, Reply
+from eva_hpc.store.keys import Identity
 from eva_hpc.store.records import Prompt
 from eva_hpc.store.seeds import derive_seed
 
@@ -48,6 +49,10 @@ class Rating(NamedTuple):
 
     complexity: int
     quality: int
+
+
+Ratings = Mapping[Identity, Mapping[str, Rating]]
+"""By artifact with prompts and by prompt id: of each set its own sample, so that no other set decides what is rated in it."""
 
 
 def rating(text: str) -> Rating | None:

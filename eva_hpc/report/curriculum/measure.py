@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import fmean
@@ -17,7 +17,7 @@ from eva_hpc.plan.plan import Plan, PlannedRun
 from eva_hpc.report.curriculum.collect import Collector, PromptSet, is_lab, parts_of
 from eva_hpc.report.curriculum.columns import OF_A_PROMPT
 from eva_hpc.report.curriculum.embeddings import Embedder
-from eva_hpc.report.curriculum.judging import Rating
+from eva_hpc.report.curriculum.judging import Ratings
 from eva_hpc.report.curriculum.lab import lab_measures
 from eva_hpc.report.curriculum.rewards import informativeness_of_all, reward_measures
 from eva_hpc.report.curriculum.spread import Spread, spreads
@@ -41,12 +41,10 @@ class Measurer:
     """Measures sets run by run; what runs have in common is measured once.
 
     Args:
-        ratings: of a judge, by prompt id.
+        ratings: of a judge.
     """
 
-    def __init__(
-        self, plan: Plan, collector: Collector, embedder: Embedder, topics: int, ratings: Mapping[str, Rating]
-    ) -> None:
+    def __init__(self, plan: Plan, collector: Collector, embedder: Embedder, topics: int, ratings: Ratings) -> None:
         self.plan = plan
         self.collector = collector
         self.embedder = embedder
@@ -74,6 +72,7 @@ class Measurer:
         place["set"] = of.role
         texts = self._text_rows(of.source, lab)
         informative = informativeness_of_all(of.rewards)
+        ratings = self.ratings.get(of.source, {})
         rows = []
         for prompt, of_text, topic in zip(of.prompts, texts, spread.labels.tolist(), strict=True):
             name = prompt["id"]
@@ -81,7 +80,7 @@ class Measurer:
             tokens = of.tokens.get(name)
             row["prompt_tokens"] = None if tokens is None else tokens.prompt
             row["response_tokens"] = None if tokens is None or not tokens.responses else fmean(tokens.responses)
-            rating = self.ratings.get(name)
+            rating = ratings.get(name)
             row["judged_complexity"] = None if rating is None else rating.complexity
             row["judged_quality"] = None if rating is None else rating.quality
             rewards = reward_measures(of.rewards.get(name, ()))

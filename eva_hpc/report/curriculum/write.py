@@ -11,7 +11,7 @@ from eva_hpc.plan.plan import Plan
 from eva_hpc.report.curriculum import figures, files
 from eva_hpc.report.curriculum.collect import Collector, parts_of
 from eva_hpc.report.curriculum.embeddings import Embedder
-from eva_hpc.report.curriculum.judging import Rating
+from eva_hpc.report.curriculum.judging import Ratings
 from eva_hpc.report.curriculum.measure import Measurer
 
 Point = tuple[tuple[str, Value], ...]
@@ -22,7 +22,7 @@ def write_curriculum(
     collector: Collector,
     embedder: Embedder,
     topics: int,
-    ratings: Mapping[str, Rating],
+    ratings: Ratings,
     rated: str,
     recipe: str,
     folder: Path,
@@ -34,7 +34,7 @@ def write_curriculum(
         collector: of its store; it then knows what is missing.
         embedder: makes vectors of prompts.
         topics: how many clusters they are put into.
-        ratings: of a judge, by prompt id.
+        ratings: of a judge.
         rated: who judged, or why nobody did, in words.
         recipe: the name of the recipe, which the figures show.
         folder: where to.

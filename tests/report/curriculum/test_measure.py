@@ -29,7 +29,8 @@ def test_a_round_has_a_base_and_an_evolved_set_with_exact_measures(store):
     plan = plan_of(responses_per_prompt=4)
     fill(store, plan, plan.runs[0])
 
-    found, collector = measured(plan, store, {content_id(BASE[1]): Rating(2, 9)})
+    rated = parts_of(plan, plan.runs[0])[1].pair.inputs["base"]
+    found, collector = measured(plan, store, {rated: {content_id(BASE[1]): Rating(2, 9)}})
 
     assert list(found) == [("warm-up", "base"), ("round 1", "base"), ("round 1", "evolved")]
     assert not collector.missing
