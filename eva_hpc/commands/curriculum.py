@@ -53,11 +53,14 @@ def curriculum(
     reached, 2 a mistake in what was asked, 130 interrupted.
     """
     with told_plainly():
+        from eva_hpc.config.errors import ConfigError
         from eva_hpc.report.curriculum.collect import Collector
         from eva_hpc.report.curriculum.embeddings import open_embedder
         from eva_hpc.report.curriculum.write import write_curriculum
         from eva_hpc.request import Request, open_request
 
+        if dry_run and judge is None:
+            raise ConfigError("--dry-run: says what a judge would cost; needs --judge")
         sweep = open_request(Request(file, site, recipe, tuple(set_), quick, sharing=not no_sharing))
         vectors = open_embedder(embedder)
         collector = Collector(sweep.store)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
@@ -73,12 +73,26 @@ class Column(Section):
     decimals: int = Field(default=1, ge=0, le=6)
 
 
+class Paper(Section):
+    """Which of the paper's tables stands beside ours.
+
+    Its row is found by the axis values joined together: "DPO" and "+ eva" find "DPO + eva".
+    """
+
+    table: Literal["main", "informativeness", "sample_then_evolve", "evolvers"]
+    names: dict[str, str] = Field(
+        default_factory=dict,
+        description="what the paper's rows call an axis value, if not the same; '' if they leave it out",
+    )
+
+
 class Table(Section):
     """What the table shows. Without columns it shows the default ones of the benchmarks."""
 
     caption: str = ""
     label: str = ""
     columns: tuple[Column, ...] = Field(default=(), strict=False)
+    paper: Paper | None = Field(default=None, description="the paper's numbers beside ours")
 
 
 class Sweep(Section):

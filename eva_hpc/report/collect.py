@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
+from contextlib import suppress
+
+import orjson
+
 from eva_hpc.benchmarks.records import Metric
 from eva_hpc.plan.plan import Plan, PlannedRun
 from eva_hpc.report.aggregate import MetricRow
 from eva_hpc.store.artifacts import Store
 from eva_hpc.store.records import read_jsonl
 
+TOO_FEW = "too few evolved prompts"
+"""How the note of a round that was smaller than asked for begins."""
+
 
 def collect(plan: Plan, store: Store) -> list[MetricRow]:
     """One row for every run, benchmark and metric that the store has."""
     rows = []
+    smaller = _smaller_rounds(plan, store)
     for run in plan.runs:
         pairs = _pairs_trained(plan, run, store)
         for benchmark, identity in run.evaluations.items():
@@ -32,7 +42,7 @@ def collect(plan: Plan, store: Store) -> list[MetricRow]:
                     low=metric.get("low"),
                     high=metric.get("high"),
                     reason=metric.get("reason", ""),
-                    notes=metric.get("notes", []),
+                    notes=[*metric.get("notes", []), *smaller.get(run.name, ())],
                     judge=run.judges[benchmark],
                     key=identity.key,
                     version=manifest["eva_hpc"],
@@ -52,3 +62,18 @@ def _pairs_trained(plan: Plan, run: PlannedRun, store: Store) -> list[Metric]:
         return []
     records = trained.manifest["records"]
     return [Metric(metric="pairs", value=records["out"], n=records["in"], coverage=1.0)]
+
+
+def _smaller_rounds(plan: Plan, store: Store) -> Mapping[str, list[str]]:
+    """By run, its rounds with fewer prompts than asked for: ``too few evolved prompts: 50 of 77 in RUN, round 1``."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for task in plan.tasks:
+        if task.stage != "pair" or not task.spec["ratio"]:
+            continue
+        with suppress(FileNotFoundError):  # not done
+            mixture = orjson.loads((store.folder(task.identity) / "mixture.json").read_bytes())
+            if mixture["shortage"]:
+                wanted = mixture["evolved"] + mixture["shortage"]
+                for run in task.runs:
+                    found[run].append(f"{TOO_FEW}: {mixture['evolved']} of {wanted} in {run}, {task.part}")
+    return found

@@ -1,7 +1,8 @@
 """Which rows of the table differ from its reference row beyond noise: paired tests on the same questions.
 
-The reference is the grid point of the recipe's own values, where the grid has it, else the first. With two seeds or more both
-seeds and questions count as chance, with one seed only the questions; Holm's correction is over all comparisons of the table.
+The reference is the grid point of the recipe's own values, and of the first of named values, where the grid has it, else the
+first. With two seeds or more both seeds and questions count as chance, with one seed only the questions; Holm's correction is
+over all comparisons of the table.
 """
 
 from __future__ import annotations
@@ -98,6 +99,9 @@ def compare_rows(plan: Plan, store: Store, experiment: Experiment, columns: Sequ
 
 
 def _own_value(experiment: Experiment, axis: str) -> Any:
+    values = experiment.sweep.axes[axis]
+    if isinstance(values, Mapping):
+        return next(iter(values))
     section: Any = experiment.recipe
     for name in axis.split("."):
         section = section.get(name) if isinstance(section, Mapping) else getattr(section, name, None)

@@ -2,18 +2,23 @@
 
 A cell reads "61.2 ± 0.8", "61.2" for a single seed and "—" without a value. When runs are missing, a column n after the axes
 says how many seeds each row has; a cell with fewer than that says so itself: "61.2 ± 0.8 (n=2)".
+
+Where the sweep asks for the paper's numbers, they stand in rows beneath ours: "paper 60.1 8.90 55.35†"; and if no column is
+the paper's, as at lab scale, in a layout of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from eva_hpc.config.recipe import LabChecker, LabPolicy, LabPrompts
 from eva_hpc.config.sweep import Experiment, Value
 from eva_hpc.plan.grid import run_name
 from eva_hpc.report.aggregate import Aggregate, Cell, readable
+from eva_hpc.report.collect import TOO_FEW
 from eva_hpc.report.comparisons import SIGNIFICANT, Comparison
+from eva_hpc.report.paper import COLUMNS, RECALLED, SOURCE, comparable, find_row, paper_tables
 
 MISSING = "—"
 NAMED_RUNS = 8  # a note names at most so many runs; table.csv names all
@@ -22,7 +27,8 @@ NAMED_RUNS = 8  # a note names at most so many runs; table.csv names all
 @dataclass(frozen=True)
 class Layout:
     """Plain text of a table: `leading` columns (the axes, and n) with their headings and whether they hold numbers, then the
-    metric `columns` with (group, heading)."""
+    metric `columns` with (group, heading). `paper` has the paper's rows by the number of the row of ours that they stand
+    beneath; `beside` is the paper's table if it has no column of ours."""
 
     leading: tuple[str, ...]
     numeric: tuple[bool, ...]
@@ -30,6 +36,8 @@ class Layout:
     body: tuple[tuple[str, ...], ...]
     caption: str
     notes: tuple[str, ...]
+    paper: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    beside: Layout | None = None
 
 
 def lay_out(aggregate: Aggregate, experiment: Experiment, comparisons: Sequence[Comparison] = ()) -> Layout:
@@ -46,6 +54,7 @@ def lay_out(aggregate: Aggregate, experiment: Experiment, comparisons: Sequence[
             star = "*" if (run_name(line.point, 0), column.benchmark, column.metric) in starred else ""
             row.append(_cell(cell, column.decimals, seeds) + star)
         body.append(tuple(row))
+    paper = _paper_rows(aggregate, experiment, runs_are_missing)
     return Layout(
         leading=tuple(readable(name) for name in axes) + ("n",) * runs_are_missing,
         numeric=tuple(not any(isinstance(value, bool | str) for value in values) for values in axes.values())
@@ -53,7 +62,9 @@ def lay_out(aggregate: Aggregate, experiment: Experiment, comparisons: Sequence[
         columns=tuple((column.group, column.heading) for column in aggregate.columns),
         body=tuple(body),
         caption=_caption(aggregate, experiment),
-        notes=(*_notes(aggregate, experiment), *_about(comparisons)),
+        notes=(*_notes(aggregate, experiment), *_about(comparisons), *_about_paper(paper)),
+        paper=paper,
+        beside=_papers_table(experiment) if not paper else None,
     )
 
 
@@ -104,7 +115,7 @@ def _caption(aggregate: Aggregate, experiment: Experiment) -> str:
 def _notes(aggregate: Aggregate, experiment: Experiment) -> list[str]:
     notes = []
     for name, values in experiment.sweep.axes.items():
-        if name.split(".")[-1] == "responses_per_prompt" and len(values) > 1:
+        if name.split(".")[-1] == "responses_per_prompt" and not isinstance(values, Mapping) and len(values) > 1:
             largest = max(int(value) for value in values)
             notes.append(
                 f"{readable(name)}: the responses are nested. k responses are the first k of one sample of {largest}, "
@@ -124,8 +135,11 @@ def _notes(aggregate: Aggregate, experiment: Experiment) -> list[str]:
         notes.append(f"Missing values of runs that have others: {_named(gaps)}.")
     if aggregate.refused:
         notes.append(f"No number: {_named(aggregate.refused)}.")
-    if aggregate.notes:
-        notes.append(f"Of the judged numbers: {_named(aggregate.notes)}.")
+    if smaller := [note for note in aggregate.notes if TOO_FEW in note]:
+        without_benchmark = dict.fromkeys(note.partition(": ")[2] for note in smaller)
+        notes.append(f"Rounds smaller than asked for: {_named(tuple(without_benchmark))}.")
+    if of_numbers := [note for note in aggregate.notes if note not in smaller]:
+        notes.append(f"Of the judged numbers: {_named(of_numbers)}.")
     if thin:
         notes.append(f"Not all answers were judged: {_named(thin)}.")
     if aggregate.ignored_runs:
@@ -145,6 +159,49 @@ def _about(comparisons: Sequence[Comparison]) -> list[str]:
     if any(one.beyond_noise for one in comparisons):
         return [f"* differs from the row {reference} beyond noise: {test}."]
     return [f"No row differs from the row {reference} beyond noise: {test}."]
+
+
+def _paper_rows(aggregate: Aggregate, experiment: Experiment, with_n: bool) -> dict[int, tuple[str, ...]]:
+    """The paper's rows in the columns of ours, by the number of our row."""
+    paper, benchmarks = experiment.sweep.table.paper, experiment.recipe.benchmarks
+    names = [comparable(column, benchmarks) for column in aggregate.columns]
+    if paper is None or not any(names):
+        return {}
+    blank = ("",) * (len(experiment.sweep.axes) - 1)
+    rows = {}
+    for number, line in enumerate(aggregate.lines):
+        found = find_row(paper.table, [_axis_value(line.point[axis]) for axis in experiment.sweep.axes], paper.names)
+        if found is not None:
+            rows[number] = (*blank, "paper", *("",) * with_n, *(found.numbers[name] if name else "" for name in names))
+    return rows
+
+
+def _papers_table(experiment: Experiment) -> Layout | None:
+    """The paper's table as it is, if the sweep asks for one."""
+    paper = experiment.sweep.table.paper
+    if paper is None:
+        return None
+    body = tuple((row.name, *row.numbers.values()) for row in paper_tables()[paper.table])
+    return Layout(
+        leading=("In the paper",),
+        numeric=(False,),
+        columns=tuple((column.group, column.heading) for column in COLUMNS.values()),
+        body=body,
+        caption=f"The paper's table ({SOURCE}, gemma-2-9b-it). Its scale is not ours: only the order of rows can be compared.",
+        notes=_recalled(cell for row in body for cell in row),
+    )
+
+
+def _about_paper(rows: Mapping[int, tuple[str, ...]]) -> tuple[str, ...]:
+    if not rows:
+        return ()
+    told = f"Rows named paper: {SOURCE}, judged by GPT-4 models that are retired by now: compare differences, not numbers."
+    return (told, *_recalled(cell for row in rows.values() for cell in row))
+
+
+def _recalled(cells: Iterable[str]) -> tuple[str, ...]:
+    marked = any(cell.endswith(RECALLED) for cell in cells)
+    return (f"{RECALLED} recalled from the paper, not confirmed by a second source.",) if marked else ()
 
 
 def _unmeasured(aggregate: Aggregate) -> list[str]:

@@ -16,7 +16,7 @@ from eva_hpc.report.latex import render
 from eva_hpc.report.layout import Layout, lay_out
 
 if TYPE_CHECKING:
-    import rich.table
+    from rich.console import RenderableType
 
 
 def write_tables(
@@ -42,14 +42,20 @@ def markdown(layout: Layout) -> str:
 
     headings = [*layout.leading, *(f"{group} {heading}".strip() for group, heading in layout.columns)]
     table = tabulate(
-        [[_escape_markdown(cell) for cell in row] for row in layout.body],
+        [[_escape_markdown(cell) for cell in row] for row in _all_rows(layout)],
         headers=[_escape_markdown(heading) for heading in headings],
         tablefmt="pipe",
         colalign=["right" if numeric else "left" for numeric in layout.numeric] + ["right"] * len(layout.columns),
         disable_numparse=True,
     )
     notes = "".join(f"- {_escape_markdown(note)}\n" for note in layout.notes)
-    return f"{_escape_markdown(layout.caption)}\n\n{table}\n" + (f"\n{notes}" if notes else "")
+    beside = f"\n{markdown(layout.beside)}" if layout.beside is not None else ""
+    return f"{_escape_markdown(layout.caption)}\n\n{table}\n" + (f"\n{notes}" if notes else "") + beside
+
+
+def _all_rows(layout: Layout) -> list[tuple[str, ...]]:
+    """All rows from top to bottom."""
+    return [row for number, ours in enumerate(layout.body) for row in (ours, layout.paper.get(number)) if row is not None]
 
 
 def _escape_markdown(text: str) -> str:
@@ -85,12 +91,18 @@ def to_csv(aggregate: Aggregate, experiment: Experiment) -> str:
     return file.getvalue()
 
 
-def terminal_table(aggregate: Aggregate, experiment: Experiment, comparisons: Sequence[Comparison] = ()) -> rich.table.Table:
+def terminal_table(aggregate: Aggregate, experiment: Experiment, comparisons: Sequence[Comparison] = ()) -> RenderableType:
     """The table for `rich`: caption above, notes below, nothing in it read as markup."""
+    from rich.console import Group
+
+    layout = lay_out(aggregate, experiment, comparisons)
+    return Group(*(_terminal_table(one) for one in (layout, layout.beside) if one is not None))
+
+
+def _terminal_table(layout: Layout) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    layout = lay_out(aggregate, experiment, comparisons)
     table = Table(
         title=Text(layout.caption), caption=Text("\n".join(layout.notes)), caption_justify="left", title_justify="left"
     )
@@ -98,6 +110,8 @@ def terminal_table(aggregate: Aggregate, experiment: Experiment, comparisons: Se
         table.add_column(Text(heading), justify="right" if numeric else "left", overflow="fold")
     for group, heading in layout.columns:
         table.add_column(Text(f"{group}\n{heading}" if group else heading), justify="right", overflow="fold")
-    for row in layout.body:
+    for number, row in enumerate(layout.body):
         table.add_row(*map(Text, row))
+        if number in layout.paper:
+            table.add_row(*map(Text, layout.paper[number]), style="dim")
     return table

@@ -16,7 +16,7 @@ from eva_hpc.config.section import later
 from eva_hpc.method import evolving
 from eva_hpc.method.evolving import SELF_INSTRUCT
 from eva_hpc.stages.chunks import read_chunks, run_chunks
-from eva_hpc.stages.contract import Context, Counts, Inputs, Parallel, StageSpec
+from eva_hpc.stages.contract import Context, Counts, Inputs, Parallel, StageFailed, StageSpec
 from eva_hpc.stages.set_aside import SetAside
 from eva_hpc.stages.writers import Write, open_writer
 from eva_hpc.store.records import Prompt, read_jsonl, write_jsonl
@@ -72,7 +72,11 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
 
 
 def finish(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
-    """Put the chunks together in the order of the selected prompts."""
+    """Put the chunks together in the order of the selected prompts.
+
+    Raises:
+        StageFailed: there is no evolved prompt at all.
+    """
     parents = read_jsonl(inputs["selected"] / "prompts.jsonl")
     chains = list(read_chunks(len(parents), context.engine.chunk_prompts, context.work))
     write_jsonl(out / "rewrites.jsonl", chains)
@@ -81,6 +85,8 @@ def finish(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
     for failure in (failure for chain in chains for failure in chain["failed"]):
         aside.add(f"rewrite failed: {failure['problem']}", failure)
     counts = aside.write(out)
+    if not made:
+        raise StageFailed(f"none of the {sum(counts.values())} rewrites can be used: {aside.describe()}")
     return Counts(made + sum(counts.values()), made, counts)
 
 
@@ -93,15 +99,25 @@ def _run(spec: Spec, parents: list[Prompt], context: Context, rewrite: Rewrite) 
         for step in range(spec.evolutions):
             seeds = [derive_seed(spec.seed, spec.round, "evolve", prompt["id"], step) for prompt in piece]
             for index, new in enumerate(rewrite(current, seeds)):
-                if new.text is None:
+                child = _child(records[index], current[index], new, spec.round)
+                if isinstance(child, str):
                     failure = {"parent": current[index]["id"], "operator": new.operator, "step": step}
-                    records[index]["failed"].append({**failure, "problem": new.problem, "detail": new.detail})
+                    records[index]["failed"].append({**failure, "problem": child, "detail": new.detail})
                 else:
-                    current[index] = evolving.child(current[index], new.text, new.operator, spec.round)
-                    records[index]["children"].append(current[index])
+                    current[index] = child
+                    records[index]["children"].append(child)
         return records
 
     run_chunks(parents, context.engine.chunk_prompts, context, evolve)
+
+
+def _child(chain: Mapping[str, Any], parent: Prompt, new: Rewritten, number: int) -> Prompt | str:
+    """The next prompt of a chain, or the problem. A text that the chain has already would be its own ancestor."""
+    if new.text is None:
+        return new.problem
+    child = evolving.child(parent, new.text, new.operator, number)
+    known = {chain["root"], *(one["id"] for one in chain["children"])}
+    return "nothing new" if child["id"] in known else child
 
 
 def _by_rules(spec: Spec) -> Rewrite:

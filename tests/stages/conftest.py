@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from eva_hpc.cluster.execution import Attempt, conclude, prepare
-from eva_hpc.config.creator import LabRewriter
+from eva_hpc.config.creator import Admission, LabRewriter
 from eva_hpc.config.recipe import Generation, LabChecker, LabPrompts
 from eva_hpc.config.site import Site
 from eva_hpc.plan.graph import Node, in_order
 from eva_hpc.plan.plan import Task
-from eva_hpc.stages import evolve, generate, mix, pair, prompts, score, select
+from eva_hpc.stages import admit, evolve, generate, mix, pair, prompts, score, select
 from eva_hpc.stages.registry import STAGES
 from eva_hpc.store.artifacts import Artifact, Store
 from eva_hpc.store.records import read_jsonl, write_jsonl
 from eva_hpc.store.seeds import derive_seed
+from tests.stages.chat_server import ChatServer
 
 
 class Workbench:
@@ -82,24 +84,35 @@ class Workbench:
         return read_jsonl(found.folder / name)
 
 
+LAB_ADMISSION = Admission(min_chars=1, near_duplicates=None)
+"""Lab prompts are short, and alike by nature."""
+
+
 class LabRound:
-    """The nodes of one round in the lab, whose responses are demonstrations: some right, some flawed."""
+    """The nodes of one round in the lab, whose responses are demonstrations: some right, some flawed.
+
+    `rewrites` are the chains of evolved prompts, `evolved` those that are admitted.
+    """
 
     def __init__(self, bench: Workbench, start: Node, count: int = 24, k: int = 4, seed: int = 1) -> None:
         self.bench, self.start, self.k, self.seed = bench, start, k, seed
         self.prompts = Node(prompts.Spec(source=LabPrompts(count=count)), "start")
-        bench.make(self.prompts)
         self.responses, self.rewards = self.respond(self.prompts, 1.0)
         self.selected = Node(
             select.Spec(informativeness="A_min", sampling="weighted", fraction=0.25, responses=k, seed=seed, round=1),
             "round 1",
             {"prompts": self.prompts, "rewards": self.rewards},
         )
-        self.evolved = Node(
-            evolve.Spec(evolver=LabRewriter(), evolutions=4, max_chars=8000, max_tokens=None, seed=seed, round=1),
-            "round 1",
-            {"selected": self.selected, "base": self.prompts},
-        )
+        evolving = evolve.Spec(evolver=LabRewriter(), evolutions=4, seed=seed, round=1)
+        self.rewrites = Node(evolving, "round 1", {"selected": self.selected})
+        self.evolved = self.admitted(self.rewrites)
+
+    def admitted(
+        self, rewrites: Node, admission: Admission = LAB_ADMISSION, max_tokens: int | None = None, **compared: Node
+    ) -> Node:
+        """The node of the evolved prompts that enter; `compared` are further inputs."""
+        spec = admit.Spec(admission=admission, max_tokens=max_tokens, seed=self.seed, round=1)
+        return Node(spec, "round 1", {"rewrites": rewrites, "base": self.prompts, **compared})
 
     def respond(self, source: Node, fraction: float, same: bool = False) -> tuple[Node, Node]:
         """Responses to the first share of the prompts, committed as if a policy gave them; and the node of their rewards."""
@@ -107,11 +120,11 @@ class LabRound:
 
         from eva_hpc.lab.checker import answer
         from eva_hpc.lab.demonstrations import imperfect
-        from eva_hpc.method.mixing import share
+        from eva_hpc.stages.slices import first_prompts
 
         spec = generate.Spec(generation=Generation(), responses=self.k, fraction=fraction, seed=self.seed, round=1)
         node = Node(spec, "round 1", {"policy": self.start, "prompts": source})
-        asked = self.bench.read(source, "prompts.jsonl")
+        asked = first_prompts(self.bench.make(source).folder, fraction)
 
         def response(prompt: Mapping[str, Any], j: int) -> dict[str, Any]:
             rng = random.Random(derive_seed(self.seed, prompt["id"], j))
@@ -121,7 +134,7 @@ class LabRound:
         records = [
             {"prompt_id": prompt["id"], "prompt": prompt["prompt"], "prompt_tokens": [1],
              "responses": [response(prompt, j) for j in range(self.k)]}
-            for prompt in asked[: share(len(asked), fraction)]
+            for prompt in asked
         ]  # fmt: skip
         self.bench.put(node, "responses.jsonl", records)
         rewards = score.Spec(reward=LabChecker(), responses=self.k, fraction=fraction)
@@ -132,7 +145,6 @@ class LabRound:
         base = {"base": self.prompts, "base_responses": self.responses, "base_rewards": self.rewards}
         if ratio == 0:
             return base
-        self.bench.make(self.evolved)
         responses, rewards = self.respond(self.evolved, generated or ratio)
         return {**base, "evolved": self.evolved, "evolved_responses": responses, "evolved_rewards": rewards}
 
@@ -143,7 +155,6 @@ class LabRound:
 
     def mix(self, ratio: float) -> Node:
         """The node of the round's prompts."""
-        self.bench.make(self.evolved)
         spec = mix.Spec(ratio=ratio, seed=self.seed, round=1)
         return Node(spec, "round 1", {"base": self.prompts, "evolved": self.evolved})
 
@@ -157,6 +168,18 @@ def bench(tmp_path: Path) -> Workbench:
 def shared_bench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
     """One for all tests of a file, which only read what is made in it."""
     return Workbench(tmp_path_factory.mktemp("bench"))
+
+
+@pytest.fixture
+def server() -> Iterator[ChatServer]:
+    """Somebody to write to."""
+    server = ChatServer()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 @pytest.fixture

@@ -7,29 +7,26 @@ import json
 import pytest
 
 from eva_hpc.config.creator import PolicyEvolver
-from eva_hpc.config.recipe import FilePrompts, PretrainedPolicy
+from eva_hpc.config.recipe import FilePrompts
 from eva_hpc.plan.graph import Node
-from eva_hpc.stages import evolve, prompts, start_policy
+from eva_hpc.stages import evolve, prompts
 from eva_hpc.stages.contract import StageFailed
 from eva_hpc.store.records import read_jsonl
 
 pytestmark = pytest.mark.slow
 
 
-def test_prompts_too_long_for_the_evolver_are_set_aside_with_the_reason(bench, tiny_qwen2, tmp_path):
+def test_prompts_too_long_for_the_evolver_are_set_aside_with_the_reason(bench, policy_of, tiny_qwen2, tmp_path):
     path = tmp_path / "prompts.jsonl"
     path.write_text(
         "".join(json.dumps({"prompt": f"Tell me {i} things about {'very ' * 60}long rivers."}) + "\n" for i in range(3))
     )
-    policy = PretrainedPolicy(path=str(tiny_qwen2), dtype="float32")
-    start = Node(start_policy.Spec(policy=policy, fingerprint="p"), "start")
+    start = policy_of(tiny_qwen2)
     base = Node(prompts.Spec(source=FilePrompts(path=str(path)), fingerprint="d"), "start", {"policy": start})
-    spec = evolve.Spec(evolver=PolicyEvolver(max_new_tokens=8), evolutions=1, max_chars=4000, max_tokens=1024, seed=1, round=1)
-    node = Node(spec, "round 1", {"selected": base, "base": base, "policy": start})
+    spec = evolve.Spec(evolver=PolicyEvolver(max_new_tokens=8), evolutions=1, seed=1, round=1)
+    node = Node(spec, "round 1", {"selected": base, "policy": start})
 
-    with pytest.raises(
-        StageFailed, match="none of the 3 evolved prompts can be used: 3 rewrite failed: too long for the evolver"
-    ):
+    with pytest.raises(StageFailed, match="none of the 3 rewrites can be used: 3 rewrite failed: too long for the writer"):
         bench.make(node)
 
     assert len(read_jsonl(bench.store.folder(node.identity) / "set_aside.jsonl")) == 3

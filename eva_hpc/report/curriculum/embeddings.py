@@ -81,9 +81,8 @@ class ModelEmbedder:
         try:
             self._model: Any = sentence_transformers.SentenceTransformer(model)
         except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"--embedder: found {model}; sentence-transformers cannot load it: {str(error).splitlines()[0]}"
-            ) from None
+            why = str(error).splitlines()[0]
+            raise ConfigError(f"--embedder: found {model}; sentence-transformers cannot load it: {why}") from None
         self.name = f"{model} by sentence-transformers {sentence_transformers.__version__}"
         self._known: dict[str, NDArray[np.float32]] = {}
 
