@@ -65,7 +65,7 @@ def _pairs_trained(plan: Plan, run: PlannedRun, store: Store) -> list[Metric]:
 
 
 def _smaller_rounds(plan: Plan, store: Store) -> Mapping[str, list[str]]:
-    """By run, its rounds with fewer prompts than asked for: ``too few evolved prompts: 50 of 77 in RUN, round 1``."""
+    """By run, its rounds with fewer prompts than asked for: ``too few evolved prompts: 50 of 77 in RUN (round 1)``."""
     found: dict[str, list[str]] = defaultdict(list)
     for task in plan.tasks:
         if task.stage != "pair" or not task.spec["ratio"]:
@@ -75,5 +75,5 @@ def _smaller_rounds(plan: Plan, store: Store) -> Mapping[str, list[str]]:
             if mixture["shortage"]:
                 wanted = mixture["evolved"] + mixture["shortage"]
                 for run in task.runs:
-                    found[run].append(f"{TOO_FEW}: {mixture['evolved']} of {wanted} in {run}, {task.part}")
+                    found[run].append(f"{TOO_FEW}: {mixture['evolved']} of {wanted} in {run} ({task.part})")
     return found

@@ -86,7 +86,8 @@ def test_a_larger_sweep_reuses_the_runs_of_a_smaller_one(finished: Path) -> None
 
     assert result.returncode == 0, result.stdout + result.stderr
     done = [event["task"].split("/")[0] for event in ledger(finished, (2, 3, 4)) if event["event"] == "done"]
-    assert sorted(done) == sorted(["select", "evolve", "generate", "score", "pair", "train", "answer", "judge", "evaluate"]), (
+    stages = ["select", "evolve", "admit", "generate", "score", "pair", "train", "answer", "judge", "evaluate"]
+    assert sorted(done) == sorted(stages), (
         "only what the new value of k needs is done, and its base responses are those there are"
     )
 

@@ -14,6 +14,7 @@ import orjson
 import pytest
 
 from eva_hpc.cluster.devcluster import Cluster
+from eva_hpc.method.mixing import share
 from eva_hpc.store.records import read_jsonl
 from tests.benchmarks import made_up
 from tests.benchmarks.judge_server import JudgeServer, running_judge
@@ -138,15 +139,17 @@ def test_vllm_gave_every_prompt_its_responses_and_the_reward_model_scored_them(r
 def test_the_evolved_prompts_have_a_lineage_and_make_the_ratio(results: Path) -> None:
     store = results.parent / "store"
     (base,) = [{p["id"] for p in read_jsonl(path)} for path in store.glob("prompts/*/prompts.jsonl")]
-    (evolved,) = [read_jsonl(path) for path in store.glob("evolve/*/prompts.jsonl")]
+    (evolved,) = [read_jsonl(path) for path in store.glob("admit/*/prompts.jsonl")]
     known = base | {prompt["id"] for prompt in evolved}
 
-    (records,) = [one["records"] for one in manifest(results, "evolve")]
-    assert records["in"] == 4 * (len(base) // 4)
-    assert records["out"] == len(evolved) == records["in"] - sum(records["set_aside"].values())
+    (made,), (admitted,) = ([one["records"] for one in manifest(results, stage)] for stage in ("evolve", "admit"))
+    assert made["in"] == 4 * (len(base) // 4)
+    assert admitted["in"] == made["out"] == made["in"] - sum(made["set_aside"].values())
+    assert admitted["out"] == len(evolved) == admitted["in"] - sum(admitted["set_aside"].values())
     assert all(prompt["parent"] in known and prompt["operator"] and 1 <= prompt["depth"] <= 4 for prompt in evolved)
     (mixture,) = [orjson.loads(path.read_bytes()) for path in store.glob("pair/*/mixture.json")]
-    assert mixture["evolved"] == round(0.8 * len(evolved))
+    wanted = share(len(base), 0.8)
+    assert (mixture["evolved"], mixture["shortage"]) == (min(wanted, len(evolved)), max(0, wanted - len(evolved)))
 
 
 def test_training_ran_with_zero3_on_two_nodes_of_two_ranks_and_its_model_answers_in_vllm(results: Path) -> None:

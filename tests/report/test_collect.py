@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from eva_hpc.plan.plan import make_plan
@@ -65,6 +67,22 @@ def test_each_run_is_looked_up_by_itself_however_many_there_are(experiment_of, s
     last_trainings = [identity for identity in looks if identity.stage == "train"]
     assert len(looks) - len(last_trainings) == len(plan.runs)
     assert len(last_trainings) == len(plan.runs)
+
+
+def test_rounds_smaller_than_asked_for_are_told_under_the_table(experiment_of, store):
+    plan = make_plan(experiment := unique(experiment_of(AXES, seeds=(1,))))
+    for run, shortage in zip(plan.runs, (27, 0), strict=True):
+        commit(store, plan, run)
+        (of_round,) = [task for task in plan.tasks_of(run.name) if task.stage == "pair" and task.part == "round 1"]
+        folder = store.folder(of_round.identity)
+        folder.mkdir(parents=True)
+        (folder / "mixture.json").write_text(json.dumps({"evolved": 77 - shortage, "base": 19, "shortage": shortage}))
+
+    layout = lay_out(aggregate(collect(plan, store), experiment), experiment)
+
+    assert [note for note in layout.notes if "evolved" in note] == [
+        "Rounds smaller than asked for: too few evolved prompts: 50 of 77 in responses_per_prompt=2, seed=1 (round 1)."
+    ]
 
 
 @pytest.mark.parametrize("sharing", [True, False])

@@ -90,6 +90,12 @@ def test_the_reference_is_the_recipes_own_value_where_the_grid_has_it(experiment
     }
 
 
+def test_of_named_values_the_first_is_the_reference(experiment_of):
+    axes = {"responses_per_prompt": [2, 6], "training": {"base": {"rounds": 0}, "+ eva": {"rounds": 1}}}
+
+    assert reference_point(experiment_of(axes)) == {"responses_per_prompt": 6, "training": "base"}
+
+
 def test_a_star_marks_it_and_the_note_says_what_it_means(made, row):
     from eva_hpc.report.aggregate import aggregate
 

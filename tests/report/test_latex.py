@@ -101,7 +101,7 @@ def test_escaped_text_has_no_special_character_left(text):
     plain = escape(text)
     for known in (r"\textbackslash{}", r"\textasciicircum{}", r"\textasciitilde{}", r"\textless{}", r"\textgreater{}"):
         plain = plain.replace(known, "")
-    for known in (r"\textbar{}", r"$\pm$", "$-$", r"\{", r"\}", r"\$", r"\&", r"\#", r"\%", r"\_"):
+    for known in (r"\textbar{}", r"\dag{}", r"$\pm$", "$-$", r"\{", r"\}", r"\$", r"\&", r"\#", r"\%", r"\_"):
         plain = plain.replace(known, "")
 
     assert not set(plain) & set("\\{}$&#%_^~<>|\n\r\t")
@@ -113,15 +113,16 @@ def test_a_label_keeps_only_what_a_label_can_hold():
     assert r"\label{tab:k_6-50--}" in render(layout, "tab:k_6 50%}")
 
 
-def compiles(folder: Path, tables: list[str]) -> str:
-    """The log of pdflatex for a document that inputs the tables; fails on any error."""
+def compiles(folder: Path, tables: list[str], packages: str = "") -> str:
+    """The log of pdflatex for a document that inputs the tables, with booktabs and other `packages`; fails on any error."""
     if shutil.which("pdflatex") is None:
         pytest.skip("pdflatex is not installed (Debian: texlive-latex-base and texlive-latex-recommended)")
     for i, table in enumerate(tables):
         (folder / f"table{i}.tex").write_text(table, encoding="utf-8")
     inputs = "\n".join(rf"\input{{table{i}}}" for i in range(len(tables)))
     (folder / "paper.tex").write_text(
-        "\\documentclass{article}\n\\usepackage[margin=1in]{geometry}\n\\usepackage{booktabs}\n\\begin{document}\n"
+        "\\documentclass{article}\n\\usepackage[margin=1in]{geometry}\n\\usepackage{booktabs}\n"
+        f"{packages}\\begin{{document}}\n"
         f"{inputs}\n\\end{{document}}\n"
     )
     done = subprocess.run(
@@ -154,3 +155,27 @@ def test_pdflatex_sets_the_papers_table_and_one_with_nasty_names(paper, experime
 
     assert "multiply defined" not in log
     assert "Overfull" not in log.split("table1.tex")[0]
+
+
+@pytest.mark.slow
+def test_pdflatex_sets_the_papers_numbers_beneath_ours_and_beside_them(experiment_of, row, full_recipe, tmp_path):
+    axes = {"optimiser": {"DPO": "dpo"}, "training": {"base": {"rounds": 0}, "+ eva": {"rounds": 1}}}
+    table = {"caption": "Main", "columns": PAPER, "paper": {"table": "main", "names": {"base": ""}}}
+    names = ("arena_hard", "mt_bench", "alpaca_eval")
+    judged = full_recipe | {"judge": {"model": "j"}, "benchmarks": {name: {"kind": name} for name in names}}
+    full = experiment_of(axes, recipe=judged, table=table)
+    rows = [
+        row(point, seed, 61.0 + seed, column["benchmark"], column["metric"])
+        for point, _ in full.points
+        for seed in (1, 2)
+        for column in PAPER
+    ]
+    lab = experiment_of(axes, table=table | {"columns": []})
+    at_lab = [row(point, seed, 61.0 + seed) for point, _ in lab.points for seed in (1, 2)]
+
+    beneath, beside = lay_out(aggregate(rows, full), full), lay_out(aggregate(at_lab, lab), lab)
+    log = compiles(tmp_path, [render(beneath, "tab:full"), render(beside, "tab:lab")], "\\usepackage{xcolor}\n")
+
+    assert beneath.paper
+    assert beside.beside is not None
+    assert "Overfull" not in log

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ Row = Mapping[str, Any]
 WIDTH = 6.75
 """Inches: the text width of two columns."""
 _COLUMNS = 3
+_TITLE = 40
+"""Characters of a title that fit beside the marks."""
 _PANEL_HEIGHT = 1.45
 _STYLE: dict[Any, Any] = {
     "font.size": 7.5,
@@ -48,6 +51,7 @@ _STYLE: dict[Any, Any] = {
     "axes.titlelocation": "left",
     "pdf.fonttype": 42,  # TrueType: text in the PDF can be searched, and publishers accept it
     "savefig.dpi": 200,
+    "text.parse_math": False,  # a dollar sign in the name of a grid point is one
 }
 _GREY = "0.45"
 
@@ -215,16 +219,27 @@ def _over_seeds(summaries: Sequence[Row], role: Role, column: str) -> dict[int, 
 
 
 def limits_of(summaries: Sequence[Row], panels: Sequence[Panel]) -> dict[str, tuple[float, float]]:
-    """The range of the y axis for each panel: all seeds of all points, and a margin."""
+    """The range of the y axis for each panel: all seeds of all points, their bars, and a margin."""
     limits = {}
     for panel in panels:
-        values = [row[panel.column] for row in summaries if row.get(panel.column) is not None]
+        values = [end for ends in _extents(summaries, panel.column) for end in ends]
         if panel.column == "topic_divergence":
             values += [0.0, *(row["topic_divergence_by_chance"] for row in summaries if row["topic_divergence_by_chance"])]
         low, high = min(values), max(values)
         margin = 0.1 * (high - low) or 0.05 * max(abs(high), 1.0)
         limits[panel.column] = (0.0, 1.05) if panel.share else (low - margin, high + margin)
     return limits
+
+
+def _extents(summaries: Sequence[Row], column: str) -> Iterator[tuple[float, ...]]:
+    """All values, and the ends of the bars, of each round and set of each point."""
+    groups: dict[tuple[str, int, Role], list[float]] = {}
+    for row in summaries:
+        if row.get(column) is not None:
+            groups.setdefault((str(row.get("point")), row["round"], row["set"]), []).append(row[column])
+    for values in groups.values():
+        bar = stdev(values) if len(values) > 1 else 0.0
+        yield (*values, fmean(values) - bar, fmean(values) + bar)
 
 
 # ---------------------------------------------------------------------------- distributions
@@ -306,7 +321,7 @@ def _histogram(axes: Axes, values: Sequence[float], edges: Sequence[float], role
 
 
 def _legend(figure: Figure, title: str, *, chance: bool = False, patches: bool = False) -> None:
-    """One line above the panels: what the marks mean on the left, what the figure is about on the right."""
+    """Above the panels: what the marks mean on the left, what the figure is about on the right."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -324,4 +339,5 @@ def _legend(figure: Figure, title: str, *, chance: bool = False, patches: bool =
     if patches:
         marks.append(Line2D([], [], ls="", marker="^", ms=4.5, mfc="none", mec=_GREY, label="mean"))
     figure.legend(handles=marks, loc="outside upper left", ncols=len(marks), frameon=False, borderaxespad=0, handlelength=2.6)
+    title = textwrap.fill(title, _TITLE)
     figure.legend(handles=[], title=title, title_fontsize=7.5, loc="outside upper right", frameon=False, borderaxespad=0)
