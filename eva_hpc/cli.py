@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from eva_hpc.commands.cancel import cancel
+from eva_hpc.commands.curriculum import curriculum
 from eva_hpc.commands.data import app as data
 from eva_hpc.commands.devcluster import app as devcluster
 from eva_hpc.commands.doctor import doctor
@@ -21,7 +22,7 @@ from eva_hpc.sweep import sweep
 app = typer.Typer(
     help="Ablations of eva on Slurm clusters.", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
 )
-for command in (doctor, prefetch, plan, sweep, status, logs, explain, cancel, gc, judge):
+for command in (doctor, prefetch, plan, sweep, status, logs, explain, cancel, gc, judge, curriculum):
     app.command()(command)
 for name, group in {"score": score, "data": data, "devcluster": devcluster}.items():
     app.add_typer(group, name=name)

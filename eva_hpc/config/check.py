@@ -85,9 +85,13 @@ def round_problems(recipe: Recipe) -> Iterator[Problem]:
     source = recipe.prompts
     if recipe.rounds_on == "new" and recipe.rounds and not isinstance(source, LabPrompts) and source.limit is None:
         yield ("rounds_on",), "found new, which needs prompts.limit: how many prompts a round takes from the source"
-    if recipe.rewriter is not None and isinstance(recipe.rewriter.by, LabRewriter) and not isinstance(source, LabPrompts):
-        yield ("rewriter", "by"), f"found lab, which cannot mend answers to prompts of kind {source.kind}"
-    by_prompts = isinstance(recipe.prompts, LabPrompts)
+    by_prompts = isinstance(source, LabPrompts)
+    if recipe.rewriter is not None and isinstance(recipe.rewriter.by, LabRewriter):
+        evolver = recipe.creator.evolver
+        if not by_prompts:
+            yield ("rewriter", "by"), f"found lab, which cannot mend answers to prompts of kind {source.kind}"
+        elif recipe.rounds_on == "evolved" and not isinstance(evolver, LabRewriter | NoEvolver):
+            yield ("rewriter", "by"), f"found lab, which cannot mend answers to prompts that the evolver {evolver.kind} writes"
     for index, questions in enumerate(recipe.decontaminate):
         if by_prompts:
             yield ("decontaminate", index), "lab prompts contain no evaluation questions; leave it out"

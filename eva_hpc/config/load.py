@@ -170,12 +170,19 @@ def _extended(file: Path, open_files: tuple[Path, ...]) -> Document:
         raise ConfigError(document.at(("extends",), text))
     if base in (*open_files, file.absolute()):
         raise ConfigError(document.at(("extends",), f"found {name!r}, which extends this file in turn"))
-    keys = [Setting(tuple(key.split(".")), value, document.origin((key,))) for key, value in document.data.items()]
+    keys = [Setting(_place(key), value, document.origin((key,))) for key, value in document.data.items()]
     result = apply(_extended(base, (*open_files, file.absolute())), Recipe, keys)
     for path, origin in document.origins.items():  # of what lies inside a section that was set
         if len(path) > 1:
-            result.origins[(*str(path[0]).split("."), *path[1:])] = origin
+            result.origins[(*_place(str(path[0])), *path[1:])] = origin
     return result
+
+
+def _place(key: str) -> KeyPath:
+    """What a dotted key of an extending file sets. The keys inside `quick` and a variant have dots themselves."""
+    parts = key.split(".")
+    depth = {"quick": 1, "variants": 2}.get(parts[0], len(parts))
+    return (*parts[:depth], *([".".join(parts[depth:])] if parts[depth:] else []))
 
 
 def _settings(keys: Mapping[str, Any], document: Document, at: KeyPath) -> list[Setting]:
@@ -219,8 +226,12 @@ def _settings_of(axis: str, sweep: Sweep, document: Document, recipe: Recipe, wr
 
 
 def _refuse_idle_keys(axes: Axes, document: Document, chosen: Sequence[Setting]) -> None:
-    """An axis must not silently win over ``--set`` or over another axis, nor set what changes no result."""
-    problems = []
+    """An axis must not silently win over ``--set`` or over another axis, nor set what changes no result; nor may ``--set``."""
+    problems = [
+        f"{setting.origin.label()}: found recipe.variants; set the keys themselves, or name them in an axis of the sweep"
+        for setting in chosen
+        if setting.path[0] == "variants"
+    ]
     keys = {axis: {setting.path for value in values for setting in value} for axis, values in axes.items()}
     for axis, paths_set in keys.items():
         for path in paths_set:

@@ -62,7 +62,8 @@ class _Run:
         policy = recipe.policy
         path = policy.path if isinstance(policy, PretrainedPolicy) else ""
         self.start = Node(start_policy.Spec(policy=policy, fingerprint=self._fingerprint(path)), "start", salt=salt)
-        self.held_out = {f"questions_{number}": self._held_out(which) for number, which in enumerate(recipe.decontaminate)}
+        decontaminate = recipe.decontaminate if recipe.creator.admission.contamination is not None else ()
+        self.held_out = {f"questions_{number}": self._held_out(which) for number, which in enumerate(decontaminate)}
         self.trained_on: list[Node] = []  # the pairs of every round so far
 
     def _fingerprint(self, path: str) -> str:
@@ -227,9 +228,7 @@ class _Run:
         )
         max_tokens = None if isinstance(source, LabPrompts) else source.max_tokens
         admission = admit.Spec(admission=creator.admission, max_tokens=max_tokens, seed=self.seed, round=number)
-        compared = {"base": inputs["base"], **({"policy": self.start} if max_tokens is not None else {})}
-        if creator.admission.contamination is not None:
-            compared |= self.held_out
+        compared = {"base": inputs["base"], **({"policy": self.start} if max_tokens is not None else {}), **self.held_out}
         return Node(admission, part, {"rewrites": Node(spec, part, reads), **compared})
 
     def _writer(self, writer: Writer | NoEvolver) -> str:

@@ -236,12 +236,16 @@ class Workload:
 
     def _read(self, spec: Mapping[str, Any], task: Task) -> float:
         """Records that a task reads, with these nested values."""
-        source = _READS.get(task.stage)
-        if source is None:
+        role = _READS.get(task.stage)
+        if role is None:
             return self._written.get(task.id, 1.0)
-        count = self._written[self.source(task, source).id]
+        if task.stage == "train":
+            return sum(self._written[self.source(task, name).id] for name in task.inputs if name.startswith("pairs"))
+        source = self.source(task, role)
+        count = self._written[source.id]
         if task.stage in NESTED:
-            return float(_share(round(count), spec["fraction"]))
+            whole = self._written[self.source(source, "base").id] if source.stage == "admit" else count
+            return min(count, float(_share(round(whole), spec["fraction"])))
         return count * task.spec["evolutions"] if task.stage == "evolve" else count
 
     def _prompts(self, source: Mapping[str, Any]) -> float:

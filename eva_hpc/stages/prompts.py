@@ -129,7 +129,7 @@ def select_prompts(
     """Write the usable prompts, each once, and set the others aside.
 
     With `limit`, keep the prompts whose hash is smallest: a sample that does not depend on their order in the file. A later
-    `split` takes the next as many in that order.
+    `split` takes the next as many in that order, the last one perhaps fewer.
 
     Raises:
         StageFailed: none is left.
@@ -158,9 +158,12 @@ def select_prompts(
     if limit is not None and (limit < len(prompts) or split):
         order = sorted((prompt["id"] for prompt in prompts), key=lambda name: derive_seed("limit", name))
         chosen = set(order[split * limit : (split + 1) * limit])
+        if not chosen:
+            taken = f"{split} samples of {limit} before it"
+            raise StageFailed(f"no prompt is left for this round: the source has {len(order)} that can be used, for {taken}")
         for prompt in prompts:
             if prompt["id"] not in chosen:
-                aside.add("beyond the limit", {"id": prompt["id"]})
+                aside.add("in another sample" if split else "beyond the limit", {"id": prompt["id"]})
         prompts = [prompt for prompt in prompts if prompt["id"] in chosen]
     if not prompts:
         raise StageFailed(f"none of the {read} prompts can be used: {aside.describe()}")

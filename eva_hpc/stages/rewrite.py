@@ -15,7 +15,7 @@ from eva_hpc.inference.chat import ChatTokenizer
 from eva_hpc.inference.loading import load_config
 from eva_hpc.method import rewriting
 from eva_hpc.stages.chunks import read_chunks, run_chunks
-from eva_hpc.stages.contract import Context, Counts, Inputs, Parallel, StageSpec
+from eva_hpc.stages.contract import Context, Counts, Inputs, Parallel, StageFailed, StageSpec
 from eva_hpc.stages.policy import read_policy
 from eva_hpc.stages.set_aside import SetAside
 from eva_hpc.stages.writers import Write, Written, open_writer
@@ -62,7 +62,11 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
 
 
 def finish(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
-    """Put the chunks together in the order of the pairs; a failed rewriting is noted."""
+    """Put the chunks together in the order of the pairs; a failed rewriting is noted.
+
+    Raises:
+        StageFailed: all of them failed.
+    """
     count = len(read_jsonl(inputs["pairs"] / "pairs.jsonl"))
     aside, records = SetAside(), []
     for record in read_chunks(count, context.engine.chunk_prompts, context.work):
@@ -70,10 +74,13 @@ def finish(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
             aside.add(f"rewrite failed: {record.pop('problem')}", record)
         else:
             records.append(record)
+    counts = aside.write(out)
+    if not records:
+        raise StageFailed(f"none of the {count} responses could be rewritten: {aside.describe()}")
     unchanged = {"source": "pairs", "parent": None, "operator": None, "depth": 0, "round": spec.round}
     prompts = ({"id": record["prompt_id"], "prompt": record["prompt"], **unchanged} for record in records)
     write_jsonl(out / "prompts.jsonl", prompts)
-    return Counts(count, write_jsonl(out / "responses.jsonl", records), aside.write(out))
+    return Counts(count, write_jsonl(out / "responses.jsonl", records), counts)
 
 
 class _Tokenizer:
@@ -85,7 +92,10 @@ class _Tokenizer:
         self._stop = self._chat.stop_tokens(model, load_config(model))
 
     def response(self, prompt: str, text: str) -> Response | None:
-        """The record of a finished response; None if the template does not show the response after the prompt as it is."""
+        """The record of a finished response; None if the template does not show the text, and the text alone, as it is.
+
+        Its text is what the tokens stand for, which may differ in white space at the ends.
+        """
         asked = [{"role": "user", "content": prompt}]
         before = self._chat.render(asked)
         whole = self._chat.render([*asked, {"role": "assistant", "content": text}], add_generation_prompt=False)
@@ -93,7 +103,8 @@ class _Tokenizer:
         end = next((place for place, token in enumerate(tokens) if token in self._stop), None)
         if whole[: len(before)] != before or end is None or end == 0:
             return None
-        return Response(text=text, tokens=tokens[: end + 1], finish="stop", logprob=None)
+        [shown] = self._chat.responses([tokens[: end + 1]], [0.0], self._stop)
+        return {**shown, "logprob": None} if shown["text"].strip() == text.strip() else None
 
     def is_finished(self, tokens: Sequence[int]) -> bool:
         """Whether a response ends its turn."""
@@ -101,16 +112,16 @@ class _Tokenizer:
 
 
 def _record(pair: Pair, answer: Written, tokenizer: _Tokenizer) -> dict[str, Any]:
-    about = {"prompt_id": pair["prompt_id"], "prompt": pair["prompt"]}
+    prompt_id, prompt = pair["prompt_id"], pair["prompt"]
     if answer.text is None:
-        return {**about, "problem": answer.problem, "detail": answer.detail}
-    written = tokenizer.response(pair["prompt"], answer.text)
+        return {"prompt_id": prompt_id, "problem": answer.problem, "detail": answer.detail}
+    written = tokenizer.response(prompt, answer.text)
     if written is None:
-        return {**about, "problem": "the chat template changes the text", "detail": answer.text}
+        return {"prompt_id": prompt_id, "problem": "the chat template changes the text", "detail": answer.text}
     text, tokens = pair["chosen"]["text"], pair["chosen"]["tokens"]
     chosen = Response(text=text, tokens=tokens, finish="stop" if tokenizer.is_finished(tokens) else "length", logprob=None)
-    record = Responses(**about, prompt_tokens=pair["prompt_tokens"], responses=[written, chosen])
-    return dict(record)
+    both = Responses(prompt_id=prompt_id, prompt=prompt, prompt_tokens=pair["prompt_tokens"], responses=[written, chosen])
+    return dict(both)
 
 
 def _by_rules(pairs: Sequence[Pair], seeds: Sequence[int]) -> list[Written]:
