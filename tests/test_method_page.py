@@ -37,7 +37,7 @@ def test_the_axes_shown_are_axes() -> None:
     (block,) = [block for block in BLOCKS if "axes" in block]
     sweep = Sweep.model_validate({"name": "shown", "recipe": "r.yaml", "seeds": [1], **block})
 
-    assert sweep.values["training"] == ("DPO", "SimPO, beta 5")
+    assert sweep.values["training"] == ("DPO", "SimPO with beta 5")
 
 
 @pytest.mark.parametrize("name", [*METRICS, *SAMPLERS, *LOSSES, *FAMILIES, *(one for of in FAMILIES.values() for one in of)])

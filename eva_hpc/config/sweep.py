@@ -49,10 +49,17 @@ def _form_of_axis(value: Any) -> str:
     return "named" if isinstance(value, dict) else "listed"
 
 
+def _label(value: str) -> str:
+    if not value.strip() or "," in value or "=" in value:
+        raise PydanticCustomError("label", "must not be blank or have a comma or '=' in it: names of runs are made of it")
+    return value
+
+
+Label = Annotated[str, AfterValidator(_label)]
 Bundle = Annotated[str | dict[str, Any], BeforeValidator(_bundle)]
 """What a named value sets: dotted keys, or the variant of the recipe that has them."""
 Axis = Annotated[
-    Annotated[AxisValues, Tag("listed")] | Annotated[dict[str, Bundle], Field(min_length=1), Tag("named")],
+    Annotated[AxisValues, Tag("listed")] | Annotated[dict[Label, Bundle], Field(min_length=1), Tag("named")],
     Discriminator(_form_of_axis),
 ]
 Seeds = Annotated[

@@ -121,6 +121,8 @@ _TEXTS: Mapping[str, Callable[[type[BaseModel], Place, ErrorDetails], _Text]] = 
     "repeated": _own_words,
     "shorthand": _own_words,
     "plain_value": _found_own_words,
+    "bundle": _found_own_words,
+    "label": _found_own_words,
     "recipe_files": _found_own_words,
     "address": _own_words,
 }

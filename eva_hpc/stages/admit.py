@@ -44,7 +44,8 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
     """
     chains = read_jsonl(inputs["rewrites"] / "rewrites.jsonl")
     base: list[Prompt] = read_jsonl(inputs["base"] / "prompts.jsonl")
-    children: list[Prompt] = [child for chain in chains for child in chain["children"]]
+    # Of duplicates the first is admitted, so their order must not be that of the base prompts.
+    children: list[Prompt] = [child for chain in sorted(chains, key=lambda chain: chain["root"]) for child in chain["children"]]
     read, aside = len(children), SetAside()
     if spec.max_tokens is not None:
         children = _short_enough(children, inputs["policy"], spec.max_tokens, aside)

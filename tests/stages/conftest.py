@@ -16,6 +16,7 @@ from eva_hpc.config.site import Site
 from eva_hpc.plan.graph import Node, in_order
 from eva_hpc.plan.plan import Task
 from eva_hpc.stages import admit, evolve, generate, mix, pair, prompts, score, select
+from eva_hpc.stages.contract import StageSpec
 from eva_hpc.stages.registry import STAGES
 from eva_hpc.store.artifacts import Artifact, Store
 from eva_hpc.store.records import read_jsonl, write_jsonl
@@ -70,6 +71,20 @@ class Workbench:
         assert found is not None
         return found
 
+    def records(self, node: Node) -> dict[str, Any]:
+        """Records in, out and set aside of a committed artifact: {"in": 8, "out": 7, "set_aside": {"tie": 1}}."""
+        found = self.store.find(node.identity)
+        assert found is not None
+        counts: dict[str, Any] = found.manifest["records"]
+        return counts
+
+    def again(self, *nodes: Node) -> None:
+        """Move artifacts away, so that they are made again."""
+        for node in nodes:
+            found = self.store.find(node.identity)
+            assert found is not None
+            self.store.set_aside(found)
+
     def put(self, node: Node, name: str, records: list[Any]) -> Artifact:
         """Commit these records as a node's artifact."""
         folder = self.store.folder(node.identity)
@@ -91,28 +106,45 @@ LAB_ADMISSION = Admission(min_chars=1, near_duplicates=None)
 class LabRound:
     """The nodes of one round in the lab, whose responses are demonstrations: some right, some flawed.
 
-    `rewrites` are the chains of evolved prompts, `evolved` those that are admitted.
+    `base` is the node of its prompts, by default `count` of the lab's; `rewrites` are the chains of evolved prompts, `evolved`
+    those that are admitted.
     """
 
-    def __init__(self, bench: Workbench, start: Node, count: int = 24, k: int = 4, seed: int = 1) -> None:
-        self.bench, self.start, self.k, self.seed = bench, start, k, seed
-        self.prompts = Node(prompts.Spec(source=LabPrompts(count=count)), "start")
+    def __init__(
+        self,
+        bench: Workbench,
+        start: Node,
+        count: int = 24,
+        k: int = 4,
+        seed: int = 1,
+        number: int = 1,
+        base: Node | None = None,
+        reward: LabChecker | None = None,
+    ) -> None:
+        self.bench, self.start, self.k, self.seed, self.number = bench, start, k, seed, number
+        self.reward = reward or LabChecker()
+        self.prompts = base or Node(prompts.Spec(source=LabPrompts(count=count)), "start")
         self.responses, self.rewards = self.respond(self.prompts, 1.0)
-        self.selected = Node(
-            select.Spec(informativeness="A_min", sampling="weighted", fraction=0.25, responses=k, seed=seed, round=1),
-            "round 1",
-            {"prompts": self.prompts, "rewards": self.rewards},
-        )
-        evolving = evolve.Spec(evolver=LabRewriter(), evolutions=4, seed=seed, round=1)
-        self.rewrites = Node(evolving, "round 1", {"selected": self.selected})
+        self.selected = self.select(sampling="weighted", fraction=0.25)
+        evolving = evolve.Spec(evolver=LabRewriter(), evolutions=4, seed=seed, round=number)
+        self.rewrites = self.node(evolving, selected=self.selected)
         self.evolved = self.admitted(self.rewrites)
+
+    def node(self, spec: StageSpec, **inputs: Node) -> Node:
+        """A node of this round."""
+        return Node(spec, f"round {self.number}", inputs)
+
+    def select(self, informativeness: str = "A_min", **settings: Any) -> Node:
+        """The node of the prompts to evolve."""
+        own = {"informativeness": informativeness, "responses": self.k, "seed": self.seed, "round": self.number}
+        return self.node(select.Spec.model_validate(own | settings), prompts=self.prompts, rewards=self.rewards)
 
     def admitted(
         self, rewrites: Node, admission: Admission = LAB_ADMISSION, max_tokens: int | None = None, **compared: Node
     ) -> Node:
         """The node of the evolved prompts that enter; `compared` are further inputs."""
-        spec = admit.Spec(admission=admission, max_tokens=max_tokens, seed=self.seed, round=1)
-        return Node(spec, "round 1", {"rewrites": rewrites, "base": self.prompts, **compared})
+        spec = admit.Spec(admission=admission, max_tokens=max_tokens, seed=self.seed, round=self.number)
+        return self.node(spec, rewrites=rewrites, base=self.prompts, **compared)
 
     def respond(self, source: Node, fraction: float, same: bool = False) -> tuple[Node, Node]:
         """Responses to the first share of the prompts, committed as if a policy gave them; and the node of their rewards."""
@@ -122,8 +154,8 @@ class LabRound:
         from eva_hpc.lab.demonstrations import imperfect
         from eva_hpc.stages.slices import first_prompts
 
-        spec = generate.Spec(generation=Generation(), responses=self.k, fraction=fraction, seed=self.seed, round=1)
-        node = Node(spec, "round 1", {"policy": self.start, "prompts": source})
+        spec = generate.Spec(generation=Generation(), responses=self.k, fraction=fraction, seed=self.seed, round=self.number)
+        node = self.node(spec, policy=self.start, prompts=source)
         asked = first_prompts(self.bench.make(source).folder, fraction)
 
         def response(prompt: Mapping[str, Any], j: int) -> dict[str, Any]:
@@ -137,8 +169,8 @@ class LabRound:
             for prompt in asked
         ]  # fmt: skip
         self.bench.put(node, "responses.jsonl", records)
-        rewards = score.Spec(reward=LabChecker(), responses=self.k, fraction=fraction)
-        return node, Node(rewards, "round 1", {"responses": node, "prompts": source})
+        rewards = score.Spec(reward=self.reward, responses=self.k, fraction=fraction)
+        return node, self.node(rewards, responses=node, prompts=source)
 
     def inputs(self, ratio: float, generated: float | None = None) -> dict[str, Node]:
         """The inputs of `pair`; the evolved prompts' responses are there for the share `generated`, by default the ratio."""
@@ -150,13 +182,13 @@ class LabRound:
 
     def pair(self, ratio: float, generated: float | None = None) -> Node:
         """The node of the round's pairs."""
-        spec = pair.Spec(responses=self.k, ratio=ratio, seed=self.seed, round=1)
-        return Node(spec, "round 1", self.inputs(ratio, generated))
+        spec = pair.Spec(responses=self.k, ratio=ratio, seed=self.seed, round=self.number)
+        return self.node(spec, **self.inputs(ratio, generated))
 
     def mix(self, ratio: float) -> Node:
         """The node of the round's prompts."""
-        spec = mix.Spec(ratio=ratio, seed=self.seed, round=1)
-        return Node(spec, "round 1", {"base": self.prompts, "evolved": self.evolved})
+        spec = mix.Spec(ratio=ratio, seed=self.seed, round=self.number)
+        return self.node(spec, base=self.prompts, evolved=self.evolved)
 
 
 @pytest.fixture
