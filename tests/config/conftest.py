@@ -14,7 +14,7 @@ from eva_hpc.config.sweep import Experiment
 
 STAGES = {
     "prompts", "start_policy", "generate", "score", "select", "evolve", "mix", "pair", "train", "questions", "answer", "judge",
-    "evaluate",
+    "evaluate", "rewrite", "reference_logps",
 }  # fmt: skip
 
 RECIPE = """\
