@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
 from eva_hpc.config.reward import Reward
-from eva_hpc.config.section import Section, kind_of, later
+from eva_hpc.config.section import Address, EnvironmentName, Section, kind_of, later
 from eva_hpc.config.shorthand import BENCHMARK
 
 OPENAI = "https://api.openai.com/v1"
@@ -57,14 +56,6 @@ class RewardBenchmark(Section):
 # ---------------------------------------------------------------------------- the judge
 
 
-def _address(value: str) -> str:
-    if urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).hostname:
-        raise PydanticCustomError("address", "must be an address such as http://host:8000/v1")
-    if urlsplit(value).username is not None or urlsplit(value).password is not None:
-        raise PydanticCustomError("address", "must not hold a user or password; keys come from the environment (api_key_env)")
-    return value
-
-
 def _parameter(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -82,13 +73,11 @@ class Judge(Section):
     """A model behind any OpenAI-compatible server. Only `model`, `parameters` and `repeats` decide results."""
 
     model: str = Field(min_length=1, description="the name the server knows it by; pin a dated version where there is one")
-    base_url: Annotated[str, AfterValidator(_address)] | None = Field(
+    base_url: Address | None = Field(
         default=None,
         description="of the API, ending in /v1; null takes OPENAI_BASE_URL of the job's environment, else OpenAI's",
     )
-    api_key_env: str = Field(
-        default="OPENAI_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="the environment variable that holds the key"
-    )
+    api_key_env: EnvironmentName = Field(default="OPENAI_API_KEY", description="the environment variable that holds the key")
     parameters: dict[str, Annotated[bool | int | float | str | None, BeforeValidator(_parameter)]] = Field(
         default_factory=dict,
         description="of the API, in place of the benchmark's own, e.g. {max_tokens: null, max_completion_tokens: 4096}",

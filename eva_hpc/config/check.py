@@ -18,6 +18,7 @@ from eva_hpc.config.benchmark import (
 )
 from eva_hpc.config.creator import LabRewriter, NoEvolver
 from eva_hpc.config.errors import ConfigError, did_you_mean
+from eva_hpc.config.optimiser import needs_reference, needs_win_probabilities
 from eva_hpc.config.paths import Reference
 from eva_hpc.config.recipe import LabPolicy, LabPrompts, Recipe
 from eva_hpc.config.reward import LabChecker, Reward, is_pairwise, parts
@@ -85,6 +86,16 @@ def round_problems(recipe: Recipe) -> Iterator[Problem]:
     source = recipe.prompts
     if recipe.rounds_on == "new" and recipe.rounds and not isinstance(source, LabPrompts) and source.limit is None:
         yield ("rounds_on",), "found new, which needs prompts.limit: how many prompts a round takes from the source"
+    metric = recipe.creator.informativeness
+    if is_pairwise(recipe.reward) and metric in ("avg", "inv_avg"):
+        found = f"found {metric}, which a pairwise reward makes 1/2 for every prompt"
+        yield ("creator", "informativeness"), f"{found}; must be another metric"
+    if recipe.rewriter is not None and needs_win_probabilities(recipe.optimiser):
+        yield ("rewriter",), "found one, whose responses have no win probabilities, which sppo needs; set win_probability: hard"
+    if recipe.reference == "start" and not needs_reference(recipe.optimiser):
+        yield ("reference",), f"found start, but {recipe.optimiser.loss} has no reference; leave it at round"
+    if recipe.decontaminate and recipe.creator.admission.contamination is None:
+        yield ("decontaminate",), "found questions, but creator.admission.contamination is null: the filter is off"
     by_prompts = isinstance(source, LabPrompts)
     if recipe.rewriter is not None and isinstance(recipe.rewriter.by, LabRewriter):
         evolver = recipe.creator.evolver
@@ -200,7 +211,11 @@ def check_engines(experiment: Experiment) -> None:
             "generation.engine": recipe.generation.engine,
             "creator.evolver.engine": getattr(recipe.creator.evolver, "engine", ""),
             "rewriter.by.engine": getattr(recipe.rewriter and recipe.rewriter.by, "engine", ""),
-            **{dotted((*key, "engine")): getattr(part, "engine", "") for key, part in parts(recipe.reward)},
+            **{
+                dotted((*key, "engine")): getattr(part, "engine", "")
+                for reward, at in _rewards_of(recipe)
+                for key, part in parts(reward, at)
+            },
         }
         problems += [
             f"recipe {recipe.name}: {key}: found vllm, which is not installed; "
@@ -210,6 +225,14 @@ def check_engines(experiment: Experiment) -> None:
         ]
     if problems:
         raise ConfigError(*problems)
+
+
+def _rewards_of(recipe: Recipe) -> Iterator[tuple[Reward, KeyPath]]:
+    """The recipe's reward, and those of benchmarks with one of their own; with their keys."""
+    yield recipe.reward, ("reward",)
+    for name, benchmark in recipe.benchmarks.items():
+        if isinstance(benchmark, RewardBenchmark) and benchmark.reward is not None:
+            yield benchmark.reward, ("benchmarks", name, "reward")
 
 
 def _model_problem(path: Path) -> str:

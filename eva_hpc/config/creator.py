@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from eva_hpc.config.section import Section, broken_rule, kind_of, later
+from eva_hpc.config.section import Address, EnvironmentName, Section, broken_rule, kind_of, later
 from eva_hpc.config.shorthand import EVOLVER, WRITER
 
 Metric = Literal["A_min", "A_avg", "A_dts", "var", "avg", "uniform", "inv_avg", "inv_A_min", "alignment_potential"]
@@ -80,8 +80,8 @@ class OpenAIEvolver(Section):
 
     kind: Literal["openai"] = "openai"
     model: str
-    base_url: str = "https://api.openai.com/v1"
-    api_key_env: str = "OPENAI_API_KEY"
+    base_url: Address = "https://api.openai.com/v1"
+    api_key_env: EnvironmentName = "OPENAI_API_KEY"
     temperature: float = Field(default=0.88, ge=0)
     max_new_tokens: int = Field(default=666, ge=1)
     concurrency: int = Field(default=16, ge=1)
@@ -140,6 +140,7 @@ class Creator(Section):
     implicit_beta: float = later(
         0.05, gt=0, description="of the implicit reward beta log(policy / start), for alignment_potential"
     )
+    reward_scale: float = later(1.0, gt=0, description="of reward gaps beside implicit ones, for alignment_potential")
     sampling: Literal["weighted", "greedy", "stratified", "topic"] = "weighted"
     fraction: float = Field(default=0.25, gt=0, le=1, description="share of the base prompts that is evolved")
     count: int | None = later(None, ge=1, description="how many base prompts are evolved, in place of the fraction")

@@ -63,6 +63,10 @@ class IPO(Training):
 
     loss: Literal["ipo"] = "ipo"
     beta: float = Field(default=0.6, gt=0)
+    length_normalised: bool = Field(
+        default=True,
+        description="log-ratios per token, as eva's authors and TRL; false: sums, as in the paper arXiv 2310.12036",
+    )
 
 
 class SPPO(Training):

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 LATER = "later"
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
+
+def _address(value: str) -> str:
+    if urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).hostname:
+        raise PydanticCustomError("address", "must be an address such as http://host:8000/v1")
+    if urlsplit(value).username is not None or urlsplit(value).password is not None:
+        raise PydanticCustomError("address", "must not hold a user or password; keys come from the environment (api_key_env)")
+    return value
+
+
+Address = Annotated[str, AfterValidator(_address)]
+"""Of an OpenAI-compatible server."""
+EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
 class Section(BaseModel):

@@ -87,6 +87,8 @@ METRICS: dict[str, Metric] = {
     "inv_A_min": inverse(of_each(a_min)),
     "alignment_potential": alignment_potential,
 }
+ROUNDING = 1e-12
+"""Values that differ by less, relative to the largest, are equal but for rounding."""
 NEEDS_IMPLICIT = {"alignment_potential"}
 
 
@@ -140,6 +142,8 @@ def minmax(values: Mapping[str, float]) -> dict[str, float]:
         return {}
     low = min(values.values())
     spread = max(values.values()) - low
+    if spread <= ROUNDING * max(map(abs, values.values())):
+        spread = 0.0
     return {prompt_id: (value - low) / spread if spread > 0 else 0.0 for prompt_id, value in values.items()}
 
 

@@ -3,7 +3,7 @@
 warm-up   generate(theta0, X, k) -> score -> pair -> train -> theta1
 round r   generate(theta, X, k) -> score -> select -> evolve -> admit -> generate(theta, X', k) -> score -> pair -> train
           on new prompts: generate(theta, X_r, k) -> score -> pair -> train;   on repeated pairs: train
-options   recheck(X') before pair;   rewrite -> score -> adopt after pair;   reference_logps before select
+options   recheck(X') before pair;   rewrite -> score -> adopt after pair;   response_logps before select
 end       see evaluation.py
 """
 
@@ -29,7 +29,7 @@ from eva_hpc.stages import (
     prompts,
     questions,
     recheck,
-    reference_logps,
+    response_logps,
     rewrite,
     score,
     select,
@@ -51,6 +51,10 @@ def evaluations(recipe: Recipe, seed: int, fingerprints: Mapping[str, str], salt
     final = run.solver()
     evaluation = Evaluation(recipe, seed, fingerprints, salt, run.start)
     return {name: evaluation.of(benchmark, final) for name, benchmark in recipe.benchmarks.items()}
+
+
+LONGEST = 2**31 - 1
+"""Tokens: no question is too long to be compared with."""
 
 
 class _Run:
@@ -147,7 +151,7 @@ class _Run:
         assert which.path is not None, "paths of official files are filled in where recipes are loaded"
         of_content = self._fingerprint(which.path)
         if which.set is None:
-            file = RewardBenchmark(path=which.path, column=which.column)
+            file = RewardBenchmark(path=which.path, column=which.column, max_tokens=LONGEST)
             return Node(questions.Spec(benchmark=file, fingerprint=of_content), "start", {"policy": self.start}, self.salt)
         kind, edition = OFFICIAL_SETS[which.set]
         spec = judged_questions.Spec(
@@ -194,10 +198,12 @@ class _Run:
         reads = {"prompts": inputs["base"], "rewards": inputs["base_rewards"]}
         implicit: dict[str, Any] = {}
         if creator.informativeness == "alignment_potential":
-            implicit = {"implicit_beta": creator.implicit_beta}
-            reads["responses"] = inputs["base_responses"]
-            both = {"policy": self.start, "responses": inputs["base_responses"], "prompts": inputs["base"]}
-            reads["reference_logps"] = Node(reference_logps.Spec(responses=count, fraction=1.0), _part(number), both)
+            implicit = {"implicit_beta": creator.implicit_beta, "reward_scale": creator.reward_scale}
+            if policy is not self.start:  # else the implicit rewards are 0
+                both = {"responses": inputs["base_responses"], "prompts": inputs["base"]}
+                spec_of_logps = response_logps.Spec(responses=count, fraction=1.0)
+                reads["policy_logps"] = Node(spec_of_logps, _part(number), {"policy": policy, **both})
+                reads["start_logps"] = Node(spec_of_logps, _part(number), {"policy": self.start, **both})
         spec = select.Spec(
             informativeness=creator.informativeness,
             sampling=creator.sampling,
@@ -227,7 +233,8 @@ class _Run:
             round=number,
         )
         max_tokens = None if isinstance(source, LabPrompts) else source.max_tokens
-        admission = admit.Spec(admission=creator.admission, max_tokens=max_tokens, seed=self.seed, round=number)
+        filters = creator.admission if self.held_out else creator.admission.model_copy(update={"contamination": None})
+        admission = admit.Spec(admission=filters, max_tokens=max_tokens, seed=self.seed, round=number)
         compared = {"base": inputs["base"], **({"policy": self.start} if max_tokens is not None else {}), **self.held_out}
         return Node(admission, part, {"rewrites": Node(spec, part, reads), **compared})
 

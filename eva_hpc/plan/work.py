@@ -29,7 +29,7 @@ LAB_PARAMETERS = Size(0.37e6, "the lab's")
 
 _share = functools.lru_cache(share)
 
-NESTED = ("generate", "score", "reference_logps")
+NESTED = ("generate", "score", "response_logps")
 """Stages whose artifacts hold the first responses to the first prompts."""
 
 Activity = Literal["training", "scoring", "generation (vllm)", "generation (transformers)"]
@@ -109,7 +109,7 @@ _READS = {
     "select": "prompts",
     "generate": "prompts",
     "score": "prompts",
-    "reference_logps": "prompts",
+    "response_logps": "prompts",
     "evolve": "selected",
     "admit": "rewrites",
     "recheck": "evolved",
@@ -173,7 +173,7 @@ class Workload:
         for task in self.plan.tasks:
             source = task.inputs.get("responses")
             if (
-                task.stage in ("score", "reference_logps")
+                task.stage in ("score", "response_logps")
                 and source is not None
                 and self._by_identity[source].stage == "generate"
             ):
@@ -195,7 +195,7 @@ class Workload:
             tokens = amount * (INSTRUCTION_TOKENS + PROMPT_TOKENS + RESPONSE_SHARE * writer["max_new_tokens"])
             model = self._policy(task) if writer["kind"] == "policy" else self._model(writer["path"])
             return Operations(_generation(writer["engine"]), *model, tokens)
-        if task.stage == "reference_logps":
+        if task.stage == "response_logps":
             length = PROMPT_TOKENS + _response_tokens(self.sampled(task).spec)
             return Operations("scoring", *self._policy(task), amount * length)
         if task.stage in ("score", "judge") and (models := _models_of(spec["reward"])):
@@ -298,7 +298,7 @@ def _slices(task: Task) -> Iterator[tuple[str, Slice]]:
     """What a task reads of its nested inputs, by role."""
     if task.stage in ("select", "recheck"):
         part = Slice(task.spec["responses"], 1.0)
-        roles = ("rewards", "responses", "reference_logps", "base_rewards", "evolved_rewards")
+        roles = ("rewards", "policy_logps", "start_logps", "base_rewards", "evolved_rewards")
         yield from ((role, part) for role in roles if role in task.inputs)
     if task.stage == "adopt":
         yield "rewards", Slice(2, 1.0)

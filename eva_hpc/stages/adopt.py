@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from eva_hpc.stages.contract import Context, Counts, Inputs, StageSpec
 from eva_hpc.stages.set_aside import SetAside
-from eva_hpc.stages.slices import first_rewards
+from eva_hpc.stages.slices import are_preferences, first_rewards
 from eva_hpc.store.artifacts import write_atomically
 from eva_hpc.store.records import Pair, Response, Side, read_jsonl, write_jsonl
 
@@ -27,7 +27,7 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
     """Write ``pairs.jsonl``. Inputs: ``pairs``; ``rewritten`` and chosen responses, and the ``rewards`` of both."""
     pairs: list[Pair] = read_jsonl(inputs["pairs"] / "pairs.jsonl")
     written = {record["prompt_id"]: record["responses"] for record in read_jsonl(inputs["rewritten"] / "responses.jsonl")}
-    rewards = first_rewards(inputs["rewards"], 2)
+    rewards, compared = first_rewards(inputs["rewards"], 2), are_preferences(inputs["rewards"])
     aside = SetAside()
 
     def adopted(pair: Pair) -> Pair:
@@ -35,7 +35,10 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
         if name not in written:
             return pair
         (new, old), (response, chosen) = rewards[name], written[name]
-        if problem := _why_not(spec, new, old, response, chosen):
+        problem = _why_not(spec, new, old, response, chosen)
+        if not problem and not compared and new is not None and new <= pair["rejected"]["reward"]:
+            problem = "rewriting rewarded no more than the rejected response"
+        if problem:
             aside.add(problem, {"prompt_id": name, "rewards": [new, old]})
             return pair
         assert new is not None

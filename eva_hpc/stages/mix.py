@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from eva_hpc.method.mixing import mix
+from eva_hpc.method.mixing import mix, shuffled
 from eva_hpc.stages.contract import Context, Counts, Inputs, StageSpec
 from eva_hpc.store.records import Prompt, read_jsonl, write_jsonl
 from eva_hpc.store.seeds import derive_seed
@@ -24,8 +24,11 @@ class Spec(StageSpec):
 def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
     """Write ``prompts.jsonl``. Inputs: ``base``, and ``evolved`` unless the ratio is 0."""
     base, evolved = read_base_and_evolved(inputs)
-    mixture = mix(list(base), list(evolved), spec.ratio, mixing_seed(spec.seed, spec.round))
-    written = write_jsonl(out / "prompts.jsonl", [(evolved | base)[name] for name in mixture.prompt_ids])
+    seed = mixing_seed(spec.seed, spec.round)
+    mixture = mix(list(base), list(evolved), spec.ratio, seed)
+    # Where evolved prompts are lacking, more base prompts take their places: rounds must not shrink from one to the next.
+    more = shuffled(base, seed)[len(mixture.base) : len(mixture.base) + mixture.shortage]
+    written = write_jsonl(out / "prompts.jsonl", [(evolved | base)[name] for name in (*mixture.prompt_ids, *more)])
     return Counts(len(base) + len(evolved), written, {"beyond the ratio": len(base) + len(evolved) - written})
 
 

@@ -115,4 +115,4 @@ def with_cut(records: Sequence[Any], cut: int) -> list[Any]:
 
 
 def _records(spec: Spec, inputs: Inputs) -> list[Responses]:
-    return first_responses(inputs["responses"], inputs["prompts"], spec.fraction, spec.responses)
+    return first_responses(inputs["responses"], inputs["prompts"], spec.fraction, spec.responses, keep_tokens=False)

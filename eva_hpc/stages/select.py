@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,8 +12,8 @@ from eva_hpc.method.sampling import sample
 from eva_hpc.method.topics import topics_of
 from eva_hpc.stages.contract import Context, Counts, Inputs, StageFailed, StageSpec
 from eva_hpc.stages.set_aside import SetAside
-from eva_hpc.stages.slices import first_responses, first_rewards
-from eva_hpc.store.records import Prompt, Response, read_jsonl, write_jsonl
+from eva_hpc.stages.slices import first_rewards
+from eva_hpc.store.records import Prompt, read_jsonl, write_jsonl
 from eva_hpc.store.seeds import derive_seed
 
 
@@ -22,6 +23,7 @@ class Spec(StageSpec):
     stage: ClassVar[str] = "select"
     informativeness: str
     implicit_beta: float | None = later(None)
+    reward_scale: float = later(1.0)
     sampling: str
     fraction: float
     count: int | None = later(None)
@@ -34,7 +36,7 @@ class Spec(StageSpec):
 def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
     """Write ``prompts.jsonl`` (those to evolve) and ``informativeness.jsonl`` (all that have a reward).
 
-    Inputs: ``prompts``, ``rewards``; ``responses`` and ``reference_logps`` for a metric of implicit rewards.
+    Inputs: ``prompts``, ``rewards``; for a metric of implicit rewards ``policy_logps`` and ``start_logps``, if these differ.
 
     Raises:
         StageFailed: no prompt has a reward.
@@ -42,7 +44,10 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
     prompts: list[Prompt] = read_jsonl(inputs["prompts"] / "prompts.jsonl")
     rewards = first_rewards(inputs["rewards"], spec.responses)
     asked = {prompt["id"]: rewards[prompt["id"]] for prompt in prompts}
-    values = informativeness(spec.informativeness, asked, _implicit(spec, inputs))
+    scaled = {
+        name: [value if value is None else spec.reward_scale * value for value in values] for name, values in asked.items()
+    }
+    values = informativeness(spec.informativeness, scaled, _implicit(spec, inputs, asked))
     if not values:
         raise StageFailed(f"none of the {len(prompts)} prompts has a reward")
     probability = weights(values)
@@ -72,19 +77,17 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
     return Counts(read=len(prompts), written=written, set_aside=aside.write(out))
 
 
-def _implicit(spec: Spec, inputs: Inputs) -> dict[str, list[float]] | None:
+def _implicit(spec: Spec, inputs: Inputs, names: Iterable[str]) -> dict[str, list[float]] | None:
     """Implicit rewards beta (log pi - log pi_start) of the first responses by prompt id; None where the metric needs none."""
     if spec.implicit_beta is None:
         return None
-    implicit: dict[str, list[float]] = {}
-    reference = {record["prompt_id"]: record["logps"] for record in read_jsonl(inputs["reference_logps"] / "logps.jsonl")}
-    for record in first_responses(inputs["responses"], inputs["prompts"], 1.0, spec.responses):
-        both = zip(record["responses"], reference[record["prompt_id"]], strict=False)
-        implicit[record["prompt_id"]] = [spec.implicit_beta * (_sampled(response) - logp) for response, logp in both]
-    return implicit
-
-
-def _sampled(response: Response) -> float:
-    """The log-prob that the sampler gave a response."""
-    assert response["logprob"] is not None, "every response of a generation was sampled"
-    return response["logprob"]
+    if "policy_logps" not in inputs:  # the policy is the start policy
+        return {name: [0.0] * spec.responses for name in names}
+    policy, start = (
+        {record["prompt_id"]: record["logps"] for record in read_jsonl(inputs[role] / "logps.jsonl")}
+        for role in ("policy_logps", "start_logps")
+    )
+    return {
+        name: [spec.implicit_beta * (a - b) for a, b in zip(policy[name], start[name], strict=True)][: spec.responses]
+        for name in names
+    }

@@ -13,7 +13,7 @@ A prompt, its responses, their rewards and the pair made of them::
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -94,6 +94,12 @@ def read_jsonl(path: Path) -> list[Any]:
     """
     with path.open("rb") as file, jsonlines.Reader(file, loads=orjson.loads) as reader:
         return list(reader)
+
+
+def iter_jsonl(path: Path) -> Iterator[Any]:
+    """The records of a file, one at a time. Raises as :func:`read_jsonl`."""
+    with path.open("rb") as file, jsonlines.Reader(file, loads=orjson.loads) as reader:
+        yield from reader
 
 
 def write_jsonl(path: Path, records: Iterable[Any]) -> int:

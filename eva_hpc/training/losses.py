@@ -69,12 +69,14 @@ def dpo(pairs: PairLogProbs, settings: DPO) -> PairLoss:
 
 
 def ipo(pairs: PairLogProbs, settings: IPO) -> PairLoss:
-    """Identity Preference Optimisation: (d_w - d_l - 1 / (2 beta))^2.
+    """Identity Preference Optimisation: (d_w - d_l - 1 / (2 beta))^2, each d divided by its |y| if length-normalised.
 
-    Source: Azar et al. 2023, arXiv 2310.12036, equation 17, beta being their tau. The log-ratios are sums over tokens, as the
-    paper writes them; TRL divides each by its length, so its beta means another thing.
+    Source: Azar et al. 2023, arXiv 2310.12036, equation 17, beta being their tau. The paper writes sums over tokens; eva's
+    authors and TRL divide by the length, and their values of beta are for that.
     """
     chosen, rejected = pairs.log_ratios()
+    if settings.length_normalised:
+        chosen, rejected = chosen / pairs.chosen_tokens, rejected / pairs.rejected_tokens
     difference = chosen - rejected
     return PairLoss((difference - 0.5 / settings.beta) ** 2, settings.beta * difference)
 
@@ -104,7 +106,8 @@ def rpo(pairs: PairLogProbs, settings: RPO) -> PairLoss:
     """DPO with a likelihood term: -log sigmoid(beta (d_w - d_l)) - alpha avg(w).
 
     Source: Pang et al. 2024, "Iterative Reasoning Preference Optimization", arXiv 2404.19733, equation 1, with the weight on
-    the likelihood instead of on DPO, and |y| the length of the response.
+    the likelihood instead of on DPO, and |y| the length of the response: as TRL. The trainer of eva's authors divides this mean
+    by the number of tokens once more, which leaves next to nothing of the term.
     """
     preference = _sigmoid(pairs, settings.beta, 0.0)
     return PairLoss(preference.loss - settings.alpha * pairs.averages()[0], preference.margin)

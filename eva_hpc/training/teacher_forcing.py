@@ -29,6 +29,7 @@ class TeacherForcing:
             model.path,
             revision=model.revision,
             dtype=getattr(torch, model.dtype),
+            use_safetensors=True,
             attn_implementation=attention_implementation(load_config(model), model.attention),
             trust_remote_code=model.trust_remote_code,
         )

@@ -14,7 +14,7 @@ from eva_hpc.config.sweep import Experiment
 
 STAGES = {
     "prompts", "start_policy", "generate", "score", "select", "evolve", "mix", "pair", "train", "questions", "answer", "judge",
-    "evaluate", "rewrite", "reference_logps",
+    "evaluate", "rewrite", "response_logps",
 }  # fmt: skip
 
 RECIPE = """\

@@ -145,3 +145,160 @@ def test_a_missing_sweep_is_named(files: Files) -> None:
     lines = files.mistakes(load=lambda: load_experiment("swep.yaml", site=files.site()))
 
     assert lines == ["swep.yaml: no such file; did you mean 'sweep.yaml'?"]
+
+
+# ---------------------------------------------------------------------------- named values of an axis
+
+
+NAMED = """\
+name: k
+recipe: recipe.yaml
+axes:
+  training:
+    base: {rounds: 0}
+    + eva: {rounds: 2, evolved_ratio: 0.5}
+  optimiser: {DPO: plain, SimPO: simpo}
+seeds: [1]
+"""
+VARIANTS = """\
+variants:
+  plain: {optimiser.beta: 0.2}
+  simpo: {optimiser: {loss: simpo, beta: 2.5}, optimiser.epochs: 3}
+"""
+
+
+def test_a_named_value_sets_several_keys_and_runs_are_named_by_it(files: Files) -> None:
+    files.write("recipe.yaml", RECIPE + VARIANTS)
+    files.write("sweep.yaml", NAMED)
+
+    points = files.load().points
+
+    assert [tuple(point.values()) for point, _ in points] == [
+        ("base", "DPO"),
+        ("base", "SimPO"),
+        ("+ eva", "DPO"),
+        ("+ eva", "SimPO"),
+    ]
+    assert [(r.rounds, r.evolved_ratio) for _, r in points] == [(0, 0.8), (0, 0.8), (2, 0.5), (2, 0.5)]
+    assert [(r.optimiser.loss, r.optimiser.beta, r.optimiser.epochs) for _, r in points[:2]] == [  # type: ignore[union-attr]
+        ("dpo", 0.2, 2),
+        ("simpo", 2.5, 3),
+    ]
+
+
+def test_runs_of_named_values_can_be_told_apart(files: Files) -> None:
+    from eva_hpc.plan.grid import runs
+
+    files.write("recipe.yaml", RECIPE + VARIANTS)
+    files.write("sweep.yaml", NAMED)
+
+    assert [run.name for run in runs(files.load())] == [
+        f"training={training},optimiser={optimiser},seed=1" for training in ("base", "+ eva") for optimiser in ("DPO", "SimPO")
+    ]
+
+
+def test_an_axis_of_two_names_may_mix_variants_and_keys(files: Files) -> None:
+    files.write("recipe.yaml", RECIPE + VARIANTS)
+    files.write("sweep.yaml", SWEEP.replace("responses_per_prompt: [2, 4]", "by: {A: simpo, B: {optimiser.beta: 0.3}}"))
+
+    assert [r.optimiser.beta for _, r in files.load().points] == [2.5, 0.3]  # type: ignore[union-attr]
+
+
+def test_set_reaches_what_the_named_values_do_not_set(files: Files) -> None:
+    files.write("recipe.yaml", RECIPE + VARIANTS)
+    files.write("sweep.yaml", NAMED)
+
+    assert {recipe.optimiser.batch_size for _, recipe in files.load().points} == {64, 128}
+    assert {recipe.prompts.count for _, recipe in files.load("recipe.prompts.count=16").points} == {16}  # type: ignore[union-attr]
+    assert files.load("sweep.axes.optimiser={SimPO: simpo}").points[0][1].optimiser.loss == "simpo"
+
+
+# ---------------------------------------------------------------------------- recipes that extend others
+
+
+def test_a_recipe_that_extends_another_is_that_one_with_the_keys_set(files: Files) -> None:
+    files.write("simpo.yaml", "extends: recipe.yaml\nname: simpo\noptimiser: {loss: simpo, beta: 2.5}\nprompts.count: 16\n")
+    files.write("sweep.yaml", SWEEP.replace("recipe.yaml", "simpo.yaml"))
+
+    recipe = files.load().recipe
+
+    assert (recipe.name, recipe.optimiser.loss, recipe.prompts.count) == ("simpo", "simpo", 16)  # type: ignore[union-attr]
+    assert recipe.quick == {"prompts.count": 8}
+
+
+def test_extensions_go_on_over_several_files_and_folders(files: Files) -> None:
+    files.write("deep/one.yaml", "extends: ../recipe.yaml\noptimiser.beta: 0.7\nprompts: own.jsonl\n")
+    files.write("deep/own.jsonl", '{"prompt": "x"}\n')
+    changes = "evolver: policy\nreward: org/reward\nbenchmarks: {own: {kind: reward, path: deep/own.jsonl}}\nquick: {}\n"
+    files.write("two.yaml", "extends: deep/one.yaml\nrounds: 3\ncreator." + changes)
+    files.write("sweep.yaml", SWEEP.replace("recipe.yaml", "two.yaml"))
+
+    experiment = files.load()
+
+    assert (experiment.recipe.rounds, experiment.recipe.optimiser.beta) == (3, 0.7)  # type: ignore[union-attr]
+    assert prompt_path(experiment.points[0][1]) == Path("deep/own.jsonl").absolute(), "beside the file that names it"
+
+
+def test_single_keys_of_the_quick_run_and_of_variants_can_be_set_too(files: Files) -> None:
+    files.write("recipe.yaml", RECIPE + VARIANTS)
+    files.write(
+        "more.yaml",
+        "extends: recipe.yaml\nquick.prompts.count: 12\nquick.rounds: 1\nvariants.simpo.optimiser.epochs: 5\n"
+        "variants.new: {rounds: 4}\n",
+    )
+    files.write("sweep.yaml", NAMED.replace("recipe.yaml", "more.yaml"))
+
+    recipe = files.load().recipe
+
+    assert recipe.quick == {"prompts.count": 12, "rounds": 1}
+    assert recipe.variants == {
+        "plain": {"optimiser.beta": 0.2},
+        "simpo": {"optimiser": {"loss": "simpo", "beta": 2.5}, "optimiser.epochs": 5},
+        "new": {"rounds": 4},
+    }
+    assert files.load().points[1][1].optimiser.epochs == 5
+
+
+def test_a_mistake_is_told_where_it_was_written_in_whichever_file(files: Files) -> None:
+    files.write("more.yaml", "extends: recipe.yaml\noptimiser:\n  loss: simpo\n  beta: high\n")
+    files.write("sweep.yaml", SWEEP.replace("recipe.yaml", "more.yaml"))
+    assert files.mistakes() == ["more.yaml:4: optimiser.beta: found 'high'; must be a number, above 0"]
+
+    files.write("recipe.yaml", RECIPE.replace("count: 64", "count: many"))
+    files.write("more.yaml", "extends: recipe.yaml\noptimiser.beta: 0.5\n")
+    assert files.mistakes() == ["recipe.yaml:3: prompts.count: found 'many'; must be an integer, at least 4"]
+
+
+EXTENSIONS = {
+    "a file that is not there": (
+        "extends: recip.yaml\n",
+        "more.yaml:1: extends: found 'recip.yaml', which does not exist; looked in .; did you mean 'recipe.yaml'?",
+    ),
+    "no file": ("extends: 3\n", "more.yaml:1: extends: must be a recipe file"),
+    "itself": ("name: x\nextends: more.yaml\n", "more.yaml:2: extends: found 'more.yaml', which extends this file in turn"),
+    "unknown key": (
+        "extends: recipe.yaml\nprompts.cuont: 3\n",
+        "more.yaml:2: prompts.cuont: unknown key; allowed: kind, count, levels, seed; did you mean 'count'?",
+    ),
+    "key below a value": (
+        "extends: recipe.yaml\nname.x: 3\n",
+        "more.yaml:2: name.x: found 'lab' at name, which must be a section; or set name as a whole",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXTENSIONS)
+def test_a_mistake_in_an_extension(name: str, files: Files) -> None:
+    text, message = EXTENSIONS[name]
+    files.write("more.yaml", text)
+    files.write("sweep.yaml", SWEEP.replace("recipe.yaml", "more.yaml"))
+
+    assert files.mistakes() == [message]
+
+
+def test_two_files_that_extend_each_other_are_an_error(files: Files) -> None:
+    files.write("a.yaml", "extends: b.yaml\n")
+    files.write("b.yaml", "extends: a.yaml\n")
+    files.write("sweep.yaml", SWEEP.replace("recipe.yaml", "a.yaml"))
+
+    assert files.mistakes() == ["b.yaml:1: extends: found 'a.yaml', which extends this file in turn"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.config.conftest import RECIPE, SITE, SWEEP, Files
+from tests.config.conftest import RECIPE, SITE, STAGES, SWEEP, Files
 
 RECIPE_KEYS = (
     "name, policy, prompts, responses_per_prompt, evolved_ratio, rounds, rounds_on, incremental, reference, warmup, "
@@ -281,6 +281,44 @@ SWEEP_MISTAKES = {
         "quick.rounds: [1]",
         ["sweep.yaml:4: axes.quick.rounds: cannot be an axis: it changes no result"],
     ),
+    "variant that the recipe does not have": (
+        "responses_per_prompt: [2, 4]",
+        "optimiser:\n    DPO: dpo",
+        [
+            "sweep.yaml:5: axes.optimiser.DPO: found 'dpo'; must be a variant of the recipe lab: none, "
+            "or a section of dotted keys"
+        ],
+    ),
+    "named value that is a number": (
+        "responses_per_prompt: [2, 4]",
+        "by: {a: 2}",
+        ["sweep.yaml:4: axes.by.a: found 2; must be a variant of the recipe by name, or dotted recipe keys with their values"],
+    ),
+    "named value that sets nothing": (
+        "responses_per_prompt: [2, 4]",
+        "by: {a: {}}",
+        [
+            "sweep.yaml:4: axes.by.a: found a section; must be a variant of the recipe by name, or dotted recipe keys with their values"
+        ],
+    ),
+    "named values with a wrong key": (
+        "responses_per_prompt: [2, 4]",
+        "by:\n    a: {rounds: 1}\n    b:\n      prompts.cuont: 9",
+        ["sweep.yaml:7: prompts.cuont: unknown key; allowed: kind, count, levels, seed; did you mean 'count'?"],
+    ),
+    "named values with a wrong value": (
+        "responses_per_prompt: [2, 4]",
+        "by:\n    a: {rounds: 1}\n    b:\n      rounds: one",
+        ["sweep.yaml:7: rounds: found 'one'; must be an integer, at least 0"],
+    ),
+    "named values that another axis sets too": (
+        "responses_per_prompt: [2, 4]",
+        "rounds: [1, 2]\n  by: {a: {rounds: 3}}",
+        [
+            "sweep.yaml:5: axes.by: the axis rounds sets it too; one of them must go",
+            "sweep.yaml:4: axes.rounds: the axis by sets it too; one of them must go",
+        ],
+    ),
     "column of an unknown benchmark": (
         "seeds: [1, 2, 3]",
         "seeds: [1]\ntable:\n  columns:\n  - {benchmark: labb, metric: easy, heading: Easy}",
@@ -302,7 +340,7 @@ def test_a_mistake_in_a_sweep(name: str, files: Files) -> None:
     assert files.mistakes() == messages
 
 
-STAGE_NAMES = "answer, evaluate, evolve, generate, judge, mix, pair, prompts, questions, score, select, start_policy, train"
+STAGE_NAMES = ", ".join(sorted(STAGES))
 SITE_MISTAKES = {
     "unknown executor": (
         "executor: local",

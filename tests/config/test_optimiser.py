@@ -23,7 +23,17 @@ def read(value: Any) -> Optimiser:
             "sppo",
             {"beta": 0.001, "learning_rate": 5e-7, "rule": "rmsprop", "schedule": "linear", "epochs": 2, "batch_size": 64},
         ),
-        ("ipo", {"beta": 0.6, "learning_rate": 5e-7, "rule": "adamw", "schedule": "cosine", "epochs": 2, "batch_size": 64}),
+        (
+            "ipo",
+            {
+                "beta": 0.6,
+                "length_normalised": True,
+                "learning_rate": 5e-7,
+                "schedule": "cosine",
+                "epochs": 2,
+                "batch_size": 64,
+            },
+        ),
         ("rpo", {"beta": 0.1, "learning_rate": 5e-7, "rule": "adamw", "epochs": 1, "batch_size": 64, "alpha": 1.0}),
         ("simpo", {"beta": 10.0, "learning_rate": 8e-7, "epochs": 1, "batch_size": 128, "gamma_beta_ratio": 0.5}),
         ("orpo", {"weight": 0.5, "learning_rate": 5e-7, "epochs": 1, "batch_size": 64, "schedule": "cosine"}),

@@ -21,7 +21,7 @@ SIZES = Sizes(
     {"/models/policy": Size(9e9, "its name"), "/models/reward": Size(27e9, "its name")},
     {"/data/prompts.jsonl": Size(COUNT, "lines"), "/data/heldout.jsonl": Size(100, "lines")},
 )
-ON_GPUS = ("generate", "score", "evolve", "rewrite", "reference_logps", "answer", "judge", "train")
+ON_GPUS = ("generate", "score", "evolve", "rewrite", "response_logps", "answer", "judge", "train")
 SITE = Site.model_validate(
     {
         "name": "h100",
@@ -49,7 +49,7 @@ def test_every_stage_has_an_amount_and_no_stage_costs_nothing(plan):
 
 def test_a_model_that_writes_or_reads_is_counted(plan):
     work = Workload(plan, SIZES, {})
-    by_model = [task for task in plan.tasks if task.stage in ("generate", "answer", "train", "score", "reference_logps")]
+    by_model = [task for task in plan.tasks if task.stage in ("generate", "answer", "train", "score", "response_logps")]
     by_model += [task for task in plan.tasks if task.stage in ("evolve", "rewrite") and task.parallel == "shards"]
     assert all(work.operations(task).flops > 0 for task in by_model)
 

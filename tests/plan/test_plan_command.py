@@ -39,5 +39,5 @@ def test_a_sweep_over_all_options_is_planned_and_told(tmp_path):
 
     assert result.exit_code == 0, result.output
     assert f"{len(OPTIONS)} runs" in result.output
-    for text in ("recheck", "rewrite", "adopt", "reference_logps", "admit", "GPU hours: ", "disk: "):
+    for text in ("recheck", "rewrite", "adopt", "response_logps", "admit", "GPU hours: ", "disk: "):
         assert text in result.output

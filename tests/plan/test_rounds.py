@@ -165,7 +165,7 @@ def test_a_recheck_comes_between_the_rewards_and_the_pairs_and_needs_all_childre
 def test_alignment_potential_reads_the_start_policys_log_probs_of_the_sampled_responses(run_of):
     plan = run_of(creator__informativeness="alignment_potential")
     (selected,) = by_part(plan, "select").values()
-    logps = source(plan, selected, "reference_logps")
+    logps = source(plan, selected, "response_logps")
     assert source(plan, logps, "policy").stage == "start_policy"
     assert source(plan, logps, "responses") == source(plan, selected, "responses")
     assert source(plan, source(plan, selected, "responses"), "policy").part == "warm-up"
@@ -174,7 +174,7 @@ def test_alignment_potential_reads_the_start_policys_log_probs_of_the_sampled_re
 
 def test_the_log_probs_for_the_largest_k_serve_all(run_of):
     plan = run_of({"responses_per_prompt": [2, 6, 4]}, creator__informativeness="alignment_potential")
-    (logps,) = [task for task in plan.tasks if task.stage == "reference_logps"]
+    (logps,) = [task for task in plan.tasks if task.stage == "response_logps"]
     assert (logps.spec["responses"], len(logps.runs)) == (6, 3)
     assert len([task for task in plan.tasks if task.stage == "select"]) == 3
 

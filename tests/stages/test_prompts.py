@@ -6,10 +6,13 @@ import json
 import random
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from eva_hpc.config.benchmark import LabBenchmark
 from eva_hpc.config.recipe import FilePrompts, HubPrompts, LabPrompts
 from eva_hpc.plan.graph import Node
-from eva_hpc.stages import prompts
+from eva_hpc.stages import prompts, questions
 from eva_hpc.stages.contract import StageFailed
 from eva_hpc.stages.prompts import first_user_turn, select_prompts
 from eva_hpc.store.records import read_jsonl
@@ -18,9 +21,9 @@ from eva_hpc.store.seeds import content_id
 TEXTS = ["Write a poem.", "Explain rain.", "Add 2 and 3.", "Name a river.", "Sort these: b a."]
 
 
-def select(values, out, limit=None, max_tokens=None):
+def select(values, out, limit=None, max_tokens=None, **more):
     out.mkdir(parents=True, exist_ok=True)
-    return select_prompts(values, out, origin="here", length=len, max_tokens=max_tokens, limit=limit)
+    return select_prompts(values, out, origin="here", length=len, max_tokens=max_tokens, limit=limit, **more)
 
 
 def kept(out):
@@ -63,6 +66,49 @@ def test_a_smaller_limit_is_part_of_a_larger_one(tmp_path):
     for limit in (5, 9):
         select(texts, tmp_path / str(limit), limit=limit)
     assert set(kept(tmp_path / "5")) < set(kept(tmp_path / "9"))
+
+
+@given(st.integers(1, 40), st.integers(1, 12), st.randoms(use_true_random=False))
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_splits_share_no_prompt_leave_none_out_and_do_not_depend_on_the_order(tmp_path, count, limit, draw):
+    texts = [f"Prompt number {index}" for index in range(count)]
+    seen = []
+    for split in range(-(-count // limit)):
+        draw.shuffle(texts)
+        counts = select(texts, tmp_path, limit=limit, split=split)
+        assert counts.written == min(limit, count - split * limit)
+        assert counts.read == counts.written + sum(counts.set_aside.values())
+        seen += kept(tmp_path)
+    assert sorted(seen) == sorted(texts)
+
+
+def test_the_first_split_is_what_there_is_without_further_ones(tmp_path):
+    texts = [f"Prompt number {index}" for index in range(20)]
+    select(texts, tmp_path / "a", limit=6)
+    select(texts, tmp_path / "b", limit=6, split=0)
+    assert kept(tmp_path / "a") == kept(tmp_path / "b")
+
+
+def test_prompts_of_other_splits_are_counted_as_such(tmp_path):
+    assert select(TEXTS, tmp_path, limit=2, split=1).set_aside == {"in another sample": 3}
+
+
+def test_a_source_without_prompts_for_a_round_says_how_many_it_has(tmp_path):
+    with pytest.raises(
+        StageFailed, match="no prompt is left for this round: the source has 5 that can be used, for 3 samples of 2 before it"
+    ):
+        select(TEXTS, tmp_path, limit=2, split=3)
+
+
+def test_what_contains_an_evaluation_question_is_set_aside_before_the_splits_are_cut(tmp_path):
+    texts = [f"Prompt number {index}" for index in range(10)]
+    leaky = {texts[3]: "Prompt …", texts[8]: "Prompt …"}
+    seen = []
+    for split in range(2):
+        counts = select(texts, tmp_path, limit=4, split=split, contaminated=leaky.get)
+        assert counts.set_aside["contains an evaluation question"] == 2
+        seen += kept(tmp_path)
+    assert sorted(seen) == [text for text in texts if text not in leaky]
 
 
 def test_a_limit_above_the_number_of_prompts_keeps_all(tmp_path):
@@ -111,10 +157,36 @@ def write(path, values, column="prompt"):
     return path
 
 
-def from_file(path, policy, **settings):
-    return Node(
-        prompts.Spec(source=FilePrompts(path=str(path), **settings), fingerprint=path.name), "start", {"policy": policy}
-    )
+@pytest.mark.slow
+def test_planted_evaluation_questions_are_found_whatever_stands_around_them(bench, policy_of, tokenizer_only, tmp_path):
+    question = "Which three rivers of northern Europe flow into the Baltic Sea and freeze over in a hard winter?"
+    half = "Write about towns. Which three rivers of northern Europe flow into the Baltic Sea and why?"
+    values = [*TEXTS, question.upper(), f"Hello! {question} Be brief.", half, "Which rivers flow into the sea?"]
+    held_out = Node(questions.Spec(benchmark=LabBenchmark()), "start")
+    bench.put(held_out, "questions.jsonl", [{"id": "1", "category": "all", "turns": ["Name a colour.", question]}])
+    plain = from_file(write(tmp_path / "p.jsonl", values), policy_of(tokenizer_only))
+    spec = plain.spec.model_copy(update={"contamination": 0.5})
+    node = Node(spec, "start", {**plain.inputs, "questions_0": held_out})
+
+    assert bench.make(node).manifest["records"]["set_aside"] == {"contains an evaluation question": 3}
+    assert [record["prompt"] for record in bench.read(node, "prompts.jsonl")] == [*TEXTS, "Which rivers flow into the sea?"]
+    assert {record["of"] for record in bench.read(node, "set_aside.jsonl")} == {" ".join(question.split()[:8]) + " …"}
+
+
+def test_splits_of_the_lab_are_disjoint_and_a_longer_source_has_the_same_ones(bench):
+    def texts(count, split):
+        node = Node(prompts.Spec(source=LabPrompts(count=count), split=split), "start")
+        bench.make(node)
+        return [prompt["prompt"] for prompt in bench.read(node, "prompts.jsonl")]
+
+    splits = [texts(8, split) for split in range(3)]
+    assert [len(split) for split in splits] == [8, 8, 8]
+    assert splits[0] + splits[1] + splits[2] == texts(24, 0)
+    assert len(set(texts(24, 0))) == 24
+
+
+def from_file(path, policy, **source):
+    return Node(prompts.Spec(source=FilePrompts(path=str(path), **source), fingerprint=path.name), "start", {"policy": policy})
 
 
 @pytest.mark.slow

@@ -149,9 +149,7 @@ def with_template(folder, model, old, new):
 def test_a_template_that_trims_is_followed_and_the_text_is_what_the_tokens_say(
     bench, server, asked, policy_of, tiny_qwen2, tmp_path
 ):
-    model = with_template(
-        tmp_path / "trims", tiny_qwen2, lambda text: text.replace("message.content", "message.content | trim")
-    )
+    model = with_template(tmp_path / "trims", tiny_qwen2, "message.content", "message.content | trim")
     made = Rewriting(bench, policy_of(model), model)
     made.put_pairs(PROMPTS)
     node = made.node(asked)

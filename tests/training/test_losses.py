@@ -34,6 +34,8 @@ def written_dpo(s: DPO, c: Any, r: Any, m: int, n: int, rc: Any, rr: Any, pc: An
 
 
 def written_ipo(s: IPO, c: Any, r: Any, m: int, n: int, rc: Any, rr: Any, pc: Any, pr: Any) -> Decimal:
+    if s.length_normalised:
+        return (c / m - rc / m - r / n + rr / n - 1 / (2 * d(s.beta))) ** 2
     return (c - r - rc + rr - 1 / (2 * d(s.beta))) ** 2
 
 
@@ -60,6 +62,7 @@ WRITTEN: list[tuple[Optimiser, Callable[..., Decimal]]] = [
     (DPO(), written_dpo),
     (DPO(beta=0.5, label_smoothing=0.2), written_dpo),
     (IPO(), written_ipo),
+    (IPO(length_normalised=False), written_ipo),
     (SPPO(), written_sppo),
     (SPPO(win_probability="hard", beta=0.02), written_sppo),
     (RPO(alpha=0.7), written_rpo),
@@ -152,7 +155,8 @@ def test_the_margin_is_the_difference_of_implicit_rewards_of_averages_or_of_log_
     pair = pairs_of([4 * half], [4 * half], [4.0], [2.0], [4 * half - 2], [4 * half + 1], [0.8], [0.1])
     for section, expected in (
         (DPO(beta=0.5), 1.5),
-        (IPO(beta=0.5), 1.5),
+        (IPO(beta=0.5), 0.5),
+        (IPO(beta=0.5, length_normalised=False), 1.5),
         (SPPO(beta=0.5), 1.5),
         (RPO(beta=0.5), 1.5),
         (SimPO(beta=2.0), -2 * half),

@@ -89,12 +89,13 @@ def assert_same(mine: Any, theirs: Any, logps: Any, present: Any, tolerance: flo
     ("section", "settings", "factor"),
     [
         (DPO(), {"loss_type": "sigmoid"}, 1.0),
+        (IPO(), {"loss_type": "ipo"}, 1.0),
         (SPPO(win_probability="hard"), {"loss_type": "sppo_hard"}, 0.5),  # TRL adds the two errors, the authors average them
         (RPO(alpha=0.7), {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.7]}, 1.0),
     ],
     ids=lambda value: getattr(value, "loss", ""),
 )
-def test_dpo_hard_sppo_and_rpo(trainer: Any, section: Any, settings: dict[str, Any], factor: float) -> None:
+def test_dpo_ipo_hard_sppo_and_rpo(trainer: Any, section: Any, settings: dict[str, Any], factor: float) -> None:
     from trl import DPOConfig, DPOTrainer
 
     theirs = trainer(DPOTrainer, DPOConfig, beta=section.beta, precompute_ref_log_probs=True, **settings)
@@ -103,25 +104,6 @@ def test_dpo_hard_sppo_and_rpo(trainer: Any, section: Any, settings: dict[str, A
         reference = logps.detach().flip(0).roll(1, 1) * present
         assert_same(
             ours(section, logps, present, reference), factor * trl_dpo(theirs, logps, present, reference), logps, present
-        )
-
-
-def test_ipo_where_each_response_is_one_token_for_trl_divides_by_length(trainer: Any) -> None:
-    import torch
-    from trl import DPOConfig, DPOTrainer
-
-    section = IPO()
-    theirs = trainer(DPOTrainer, DPOConfig, beta=section.beta, precompute_ref_log_probs=True, loss_type="ipo")
-    for seed in range(len(PAIRS)):
-        logps, present = token_logps(seed)
-        reference = logps.detach().flip(0) * present
-        whole = logps.sum(1, keepdim=True)
-        one = torch.ones(2, 1, dtype=torch.bool)
-        assert_same(
-            ours(section, logps, present, reference),
-            trl_dpo(theirs, whole, one, reference.sum(1, keepdim=True)),
-            logps,
-            present,
         )
 
 

@@ -21,7 +21,7 @@ from eva_hpc.plan.disk import CHECKPOINT_BYTES
 from eva_hpc.plan.plan import Plan
 
 _LIGHT = ("eva_hpc", "pydantic", "orjson")
-_COMPUTING = {"generate", "score", "reference_logps", "evolve", "rewrite", "train", "start_policy", "answer"}
+_COMPUTING = {"generate", "score", "response_logps", "evolve", "rewrite", "train", "start_policy", "answer"}
 _TRAINING = {"train", "start_policy"}
 
 

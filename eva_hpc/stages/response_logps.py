@@ -1,4 +1,6 @@
-"""Log-probs of sampled responses under the start policy: with those of the sampler they give implicit rewards.
+"""Log-probs of sampled responses under a policy. Those under the current and the start policy give implicit rewards.
+
+Both are computed here, by the same kernels: the sampler's own differ from these by rounding, which the difference would keep.
 
 logps.jsonl    {"prompt_id": "9f1c…", "logps": [-31.2, -28.9, …]}
 """
@@ -19,7 +21,7 @@ from eva_hpc.store.records import Responses, write_jsonl
 class Spec(StageSpec):
     """The nested slice of the responses."""
 
-    stage: ClassVar[str] = "reference_logps"
+    stage: ClassVar[str] = "response_logps"
     nested: ClassVar[tuple[str, ...]] = ("fraction", "responses")
     responses: int
     fraction: float
