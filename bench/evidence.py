@@ -184,8 +184,8 @@ def steps(sweep: Opened, question: Question) -> int:
 HEAD = """# What the lab shows
 
 Written by `python bench/evidence.py`, which runs the sweeps of `sweeps/evidence` and prints all of their seeds. A start is a
-start policy with base prompts of its own, a replicate is a start and a seed. ± is a 95 % interval over replicates (Student's t). A
-star marks p < 0.05 in a paired t test over replicates, after Holm's correction for all {count} comparisons of this page.
+start policy with base prompts of its own, a replicate is a start and a seed. ± is a 95 % interval over replicates (Student's
+t). A star marks p < 0.05 in a paired t test over replicates, after Holm's correction for all {count} comparisons of this page.
 Rewards are times 100, on held-out prompts of the test split, which no training stream can contain.
 
 How far to trust it: the arms of a section took the same number of optimiser steps, not the same compute: a round with evolved

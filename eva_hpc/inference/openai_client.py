@@ -120,46 +120,6 @@ def text_of(choice: Mapping[str, Any]) -> str:
     return content if isinstance(content, str) else ""
 
 
-async def complete(
-    base_url: str,
-    model: str,
-    api_key: str | None,
-    conversations: Sequence[Sequence[Message]],
-    *,
-    temperature: float,
-    max_tokens: int,
-    concurrency: int,
-    seeds: Sequence[int] | None = None,
-    retry: RetryPolicy = RetryPolicy(),
-) -> list[str | ApiFailure]:
-    """The assistant's next turn of every conversation, in their order; an item that failed for good is an :class:`ApiFailure`.
-
-    A completion without text is a failure here. Where the server refuses all, or is gone, those that were not asked any more
-    have that failure too. `seeds`, one per conversation, are passed on to the server. Otherwise as :func:`chat`.
-
-    Raises:
-        ValueError: the number of seeds differs from that of the conversations.
-        UnusableServer: as :func:`chat`.
-    """
-    if seeds is not None and len(seeds) != len(conversations):
-        raise ValueError(f"{len(seeds)} seeds for {len(conversations)} conversations: give one each")
-    parameters = {"temperature": temperature, "max_tokens": max_tokens}
-    requests = [
-        ChatRequest(messages, parameters if seeds is None else {**parameters, "seed": seeds[index]})
-        for index, messages in enumerate(conversations)
-    ]
-    answers: dict[int, str | ApiFailure] = {}
-
-    def received(index: int, outcome: Completion | ApiFailure) -> None:
-        answers[index] = outcome if isinstance(outcome, ApiFailure) else _text_or_failure(outcome)
-
-    try:
-        await chat(base_url, model, api_key, requests, received, concurrency=concurrency, retry=retry)
-    except (ServerRefuses, ServerGone) as error:
-        return [answers.get(index, error.failure) for index in range(len(requests))]
-    return [answers[index] for index in range(len(requests))]
-
-
 async def chat(
     base_url: str,
     model: str,
@@ -476,9 +436,3 @@ def _completion(response: httpx.Response, request: ChatRequest, *, proven: bool)
         system_fingerprint=fingerprint if isinstance(fingerprint, str) else None,
         usage=usage if isinstance(usage, dict) else {},
     )
-
-
-def _text_or_failure(completion: Completion) -> str | ApiFailure:
-    text = text_of(completion.choice)
-    finish = completion.choice.get("finish_reason")
-    return text if text.strip() else ApiFailure("empty", f"the completion has no text, finish reason {finish}")

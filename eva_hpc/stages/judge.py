@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ from eva_hpc.config.section import later
 from eva_hpc.stages.chunks import read_chunks, run_chunks
 from eva_hpc.stages.contract import Context, Counts, Inputs, Parallel, StageFailed, StageSpec
 from eva_hpc.stages.rewards import Conversation, check_models, open_reward, parallel_of
-from eva_hpc.stages.score import CUT, with_cut
+from eva_hpc.stages.score import CUT, most_common, with_cut
 from eva_hpc.stages.set_aside import SetAside
 from eva_hpc.store.records import read_jsonl, write_jsonl
 
@@ -53,17 +54,17 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
                 for conversation in _conversations(question["turns"], turns)
             ]
         )
-        values = iter(rated.rewards)
-        records = [
-            {
-                "question_id": question["id"],
-                "category": question["category"],
-                "samples": [[next(values) for _ in turns] for turns in answer["samples"]],
-                "greedy": [next(values) for _ in answer["greedy"]] if answer["greedy"] else None,
-            }
-            for question, answer in piece
-        ]
-        return with_cut(records, rated.cut)
+        indices = count()
+
+        def judgments(question: Question, answer: Answers) -> dict[str, Any]:
+            places = [[next(indices) for _ in turns] for turns in [*answer["samples"], answer["greedy"] or []]]
+            *samples, greedy = [[rated.rewards[place] for place in of_turns] for of_turns in places]
+            problems = [rated.problems[place] for of_turns in places for place in of_turns if place in rated.problems]
+            judged = {"question_id": question["id"], "category": question["category"]}
+            record = {**judged, "samples": samples, "greedy": greedy or None}
+            return {**record, "problems": problems} if problems else record
+
+        return with_cut([judgments(question, answer) for question, answer in piece], rated.cut)
 
     run_chunks(list(zip(questions, answers, strict=True)), context.engine.chunk_prompts, context, judge)
     return Counts(read=len(questions), written=0)
@@ -78,20 +79,25 @@ def finish(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
     Raises:
         StageFailed: that leaves no question.
     """
-    count = len(read_jsonl(inputs["questions"] / "questions.jsonl"))
-    records = list(read_chunks(count, context.engine.chunk_prompts, context.work))
+    asked = len(read_jsonl(inputs["questions"] / "questions.jsonl"))
+    records = list(read_chunks(asked, context.engine.chunk_prompts, context.work))
     cut = sum(record.pop("cut", 0) for record in records)
-    aside = SetAside()
+    aside, every = SetAside(), list[str]()
     judged: list[Judgments] = []
     for record in records:
+        problems = record.pop("problems", [])
+        every += problems
         if any(reward is None for turns in [*record["samples"], record["greedy"] or []] for reward in turns):
-            aside.add(NO_REWARD, record)
+            aside.add(NO_REWARD, {**record, "problems": problems})
         else:
             judged.append(record)
     if records and not judged:
-        raise StageFailed(f"{spec.reward.kind} left answers without a reward in each of the {len(records)} questions")
+        raise StageFailed(
+            f"{spec.reward.kind} left answers without a reward in each of the {len(records)} questions: "
+            f"{most_common(every)}; to ask again, remove {out}"
+        )
     written = write_jsonl(out / "judgments.jsonl", judged)
-    return Counts(count, written, aside.write(out) | ({CUT: cut} if cut else {}))
+    return Counts(asked, written, aside.write(out) | ({CUT: cut} if cut else {}))
 
 
 def _conversations(questions: Sequence[str], turns: Sequence[Turn]) -> list[Conversation]:

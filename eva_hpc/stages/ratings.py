@@ -6,81 +6,48 @@ which no answer has a rating has none.
 
 from __future__ import annotations
 
-import asyncio
-import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
-from eva_hpc.config.reward import OpenAIScorer
-from eva_hpc.stages.contract import Context, StageFailed, StageUnavailable
+from eva_hpc.inference.engine import Message
+from eva_hpc.stages.server import Answer, Server
 from eva_hpc.store.seeds import derive_seed
 
-if TYPE_CHECKING:
-    from eva_hpc.inference.openai_client import ApiFailure, ChatRequest, Completion
-
-_LEAVE_S = 5.0
-"""Seconds that leaving takes once no request is waited for any more."""
+_SHOWN = 100
+"""Characters from the end of an answer without a rating, to show what came in its place."""
 
 
-def ratings(scorer: OpenAIScorer, conversations: Sequence[Sequence[dict[str, str]]], context: Context) -> list[float | None]:
-    """The mean rating, from 1 to 10, of the last answer of each conversation; None where there is none.
+class Rating(NamedTuple):
+    """The mean rating, from 1 to 10; or None, and why there is none."""
+
+    value: float | None
+    problem: str = ""
+
+
+def ratings(server: Server, conversations: Sequence[Sequence[Message]], repeats: int) -> list[Rating]:
+    """The rating of the last answer of each conversation, which is asked for `repeats` times.
 
     Raises:
-        StageFailed: the server refuses all requests, or cannot be used.
-        StageUnavailable: it does not answer.
-        Interrupted: the stage was told to stop.
+        StageFailed, StageUnavailable, Interrupted: as :meth:`~eva_hpc.stages.server.Server.ask`.
     """
-    from eva_hpc.inference.openai_client import ChatRequest, Completion, text_of
-    from eva_hpc.inference.reward_models.generative import mean_rating, request
+    from eva_hpc.inference.reward_models.generative import request
 
-    requests = []
-    for messages in conversations:
-        asked = request(messages)
-        for repeat in range(scorer.repeats):
-            seed = derive_seed("rating", asked[0]["content"], repeat)
-            settings = {"temperature": scorer.temperature, "max_tokens": scorer.max_new_tokens, "seed": seed}
-            requests.append(ChatRequest(asked, settings))
-    texts = [text_of(one.choice) if isinstance(one, Completion) else "" for one in _ask(scorer, requests, context)]
-    each = scorer.repeats
-    return [mean_rating(texts[index * each : (index + 1) * each]) for index in range(len(conversations))]
-
-
-def _ask(scorer: OpenAIScorer, requests: Sequence[ChatRequest], context: Context) -> list[Completion | ApiFailure]:
-    """The outcome of every request: an `ApiFailure` is the server's refusal of that one, or an answer that is no completion."""
-    from eva_hpc.inference.openai_client import (
-        ApiFailure,
-        RetryPolicy,
-        ServerGone,
-        ServerRefuses,
-        UnusableServer,
-        chat,
+    requests = [request(messages) for messages in conversations]
+    answers = server.ask(
+        [asked for asked in requests for _ in range(repeats)],
+        [derive_seed("rating", asked[0]["content"], repeat) for asked in requests for repeat in range(repeats)],
     )
-
-    outcomes: dict[int, Completion | ApiFailure] = {}
-    named = f"{scorer.model} at {scorer.base_url}"
-    try:
-        asyncio.run(
-            chat(
-                scorer.base_url,
-                scorer.model,
-                os.environ.get(scorer.api_key_env),
-                requests,
-                outcomes.__setitem__,
-                concurrency=scorer.concurrency,
-                retry=RetryPolicy(drain_s=max(1.0, context.grace_s - _LEAVE_S)),
-                stop=context.stop,
-                say=_say,
-            )
-        )
-    except (ServerRefuses, UnusableServer) as error:
-        raise StageFailed(f"{named} rates nothing: {error}") from None
-    except ServerGone as error:
-        raise StageUnavailable(f"{named} does not answer: {error}") from None
-    if lost := [one for one in outcomes.values() if isinstance(one, ApiFailure) and one.transient]:
-        detail = f"{lost[0].reason}: {lost[0].detail}"
-        raise StageUnavailable(f"{len(lost)} of {len(requests)} requests to {named} got no answer: {detail}")
-    return [outcomes[index] for index in range(len(requests))]
+    return [_rating(answers[start : start + repeats]) for start in range(0, len(answers), repeats)]
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)
+def _rating(answers: Sequence[Answer]) -> Rating:
+    from eva_hpc.inference.reward_models.generative import mean_rating
+
+    value = mean_rating([answer.text or "" for answer in answers])
+    return Rating(value, _problem(answers[0]) if value is None else "")
+
+
+def _problem(answer: Answer) -> str:
+    if answer.text is None:
+        return f"{answer.problem}: {answer.detail}"
+    return f"no rating from 1 to 10 in the answer that ends with {answer.text[-_SHOWN:]!a}"

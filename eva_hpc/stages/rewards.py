@@ -1,13 +1,17 @@
 """The reward of a recipe as a function: pointwise ones of conversations, pairwise ones of prompts with their responses.
 
-A model is loaded at the first call: a resumed stage with nothing left to do loads none.
+A model is loaded at the first call: a resumed stage with nothing left to do loads none. It reads a few texts at a time, after
+which the stage shows that it lives, as the answers of a server do that are kept:
+
+WORK/.alive-0    touched by rank 0 whenever its model has read some
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple, TypeVar
 
 from eva_hpc.config.reward import (
     ArmoRM,
@@ -22,7 +26,14 @@ from eva_hpc.config.reward import (
 )
 from eva_hpc.stages.contract import Context, Parallel, StageFailed
 from eva_hpc.stages.engines import limits
+from eva_hpc.stages.server import Server
 from eva_hpc.stages.unchanged import check_unchanged
+
+_AT_ONCE = 256
+"""Texts that a model reads between two signs of life, up to what one prompt needs: many batches, and yet soon done."""
+_NO_PROBLEMS: Mapping[int, str] = MappingProxyType({})
+
+Item = TypeVar("Item")
 
 
 class Conversation(NamedTuple):
@@ -40,10 +51,14 @@ class Candidates(NamedTuple):
 
 
 class Rated(NamedTuple):
-    """A reward for each conversation, or None where there is none; `cut` texts were too long for the model and lost a part."""
+    """A reward for each conversation, or None where there is none; `cut` texts were too long for the model and lost a part.
+
+    `problems` say why there is none, by the index of the conversation.
+    """
 
     rewards: list[float | None]
     cut: int = 0
+    problems: Mapping[int, str] = _NO_PROBLEMS
 
 
 class Compared(NamedTuple):
@@ -156,9 +171,13 @@ def _by_model(reward: SequenceClassification | ArmoRM, context: Context) -> Rate
         if not models:
             models.append(open_reward_model(reward, limits(context)))
         before = models[0].truncated
-        rewards = list(models[0].score([messages for messages, _ in conversations]))
+        rewards: list[float | None] = []
+        for piece in _pieces(conversations, lambda _: 1):
+            rewards += models[0].score([messages for messages, _ in piece])
+            _show_life(context)
         _check_finite(reward.path, "rewards", rewards)
-        return Rated(rewards, models[0].truncated - before)
+        problems = {index: "too little of it fits into the model" for index, one in enumerate(rewards) if one is None}
+        return Rated(rewards, models[0].truncated - before, problems)
 
     return rate
 
@@ -172,13 +191,34 @@ def _by_pairwise_model(reward: PairRM, context: Context) -> Compare:
         if not models:
             models.append(open_pairwise_model(reward, limits(context)))
         before = models[0].truncated
-        matrices = models[0].compare(
-            [prompt for prompt, _ in candidates], [[text for text, _ in responses] for _, responses in candidates]
-        )
+        matrices: list[list[list[float]]] = []
+        for piece in _pieces(candidates, lambda one: len(one.responses) * (len(one.responses) - 1)):
+            matrices += models[0].compare(
+                [prompt for prompt, _ in piece], [[text for text, _ in responses] for _, responses in piece]
+            )
+            _show_life(context)
         _check_finite(reward.path, "preferences", [value for matrix in matrices for row in matrix for value in row])
         return Compared(matrices, models[0].truncated - before)
 
     return compare
+
+
+def _pieces(items: Sequence[Item], texts: Callable[[Item], int]) -> Iterator[list[Item]]:
+    """The items in order, in pieces of at most `_AT_ONCE` texts, or of one item; `texts` counts those of an item."""
+    piece: list[Item] = []
+    held = 0
+    for item in items:
+        if piece and held + texts(item) > _AT_ONCE:
+            yield piece
+            piece, held = [], 0
+        piece.append(item)
+        held += texts(item)
+    if piece:
+        yield piece
+
+
+def _show_life(context: Context) -> None:
+    (context.work / f".alive-{context.rank}").touch()
 
 
 def _check_finite(path: str, what: str, values: Sequence[float | None]) -> None:
@@ -192,7 +232,14 @@ def _check_finite(path: str, what: str, values: Sequence[float | None]) -> None:
 def _by_server(scorer: OpenAIScorer, context: Context) -> Rate:
     from eva_hpc.stages.ratings import ratings
 
-    return lambda conversations: Rated(ratings(scorer, [messages for messages, _ in conversations], context))
+    server = Server(scorer, context)
+
+    def rate(conversations: Sequence[Conversation]) -> Rated:
+        rated = ratings(server, [messages for messages, _ in conversations], scorer.repeats)
+        problems = {index: one.problem for index, one in enumerate(rated) if one.value is None}
+        return Rated([one.value for one in rated], problems=problems)
+
+    return rate
 
 
 # ---------------------------------------------------------------------------- several
@@ -212,6 +259,7 @@ def _ensemble(reward: Ensemble, members: Sequence[Rate]) -> Rate:
     def rate(conversations: Sequence[Conversation]) -> Rated:
         rated = [member(conversations) for member in members]
         each = zip(*(one.rewards for one in rated), strict=True)
-        return Rated([combined(values) for values in each], sum(one.cut for one in rated))
+        problems = {index: problem for one in reversed(rated) for index, problem in one.problems.items()}
+        return Rated([combined(values) for values in each], sum(one.cut for one in rated), problems)
 
     return rate

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,10 +13,10 @@ from eva_hpc.config.section import later
 from eva_hpc.method.pairing import of_preferences
 from eva_hpc.stages.chunks import read_chunks, run_chunks
 from eva_hpc.stages.contract import Context, Counts, Inputs, Parallel, StageFailed, StageSpec
-from eva_hpc.stages.rewards import Candidates, Conversation, check_models, open_preferences, open_reward, parallel_of
+from eva_hpc.stages.rewards import Candidates, Conversation, Rated, check_models, open_preferences, open_reward, parallel_of
 from eva_hpc.stages.set_aside import SetAside
 from eva_hpc.stages.slices import first_responses
-from eva_hpc.store.records import Responses, Rewards, write_jsonl
+from eva_hpc.store.records import Responses, write_jsonl
 
 NO_REWARD = "response without reward"
 CUT = "text cut to the length of the reward model"
@@ -60,13 +62,18 @@ def finish(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
     """
     records = list(read_chunks(len(_records(spec, inputs)), context.engine.chunk_prompts, context.work))
     cut = sum(record.pop("cut", 0) for record in records)
-    aside = SetAside()
+    aside, problems = SetAside(), []
     for record in records:
+        details = record.pop("problems", [""] * len(record["rewards"]))
+        problems += details
         for index, reward in enumerate(record["rewards"]):
             if reward is None:
-                aside.add(NO_REWARD, {"prompt_id": record["prompt_id"], "response": index})
+                aside.add(NO_REWARD, {"prompt_id": record["prompt_id"], "response": index, "detail": details[index]})
     if records and all(reward is None for record in records for reward in record["rewards"]):
-        raise StageFailed(f"{spec.reward.kind} has no reward for any response to the {len(records)} prompts")
+        kind, count = spec.reward.kind, len(records)
+        raise StageFailed(
+            f"{kind} has no reward for any response to the {count} prompts: {most_common(problems)}; to ask again, remove {out}"
+        )
     written = write_jsonl(out / "rewards.jsonl", records)
     return Counts(len(records), written, aside.write(out) | ({CUT: cut} if cut else {}))
 
@@ -85,13 +92,27 @@ def _pointwise(reward: Reward, context: Context) -> Callable[[Sequence[Responses
                 for response in record["responses"]
             ]
         )
-        values = iter(rated.rewards)
+        ends = [0, *accumulate(len(record["responses"]) for record in piece)]
         records = [
-            Rewards(prompt_id=record["prompt_id"], rewards=[next(values) for _ in record["responses"]]) for record in piece
+            {"prompt_id": record["prompt_id"], **rewards_of(rated, start, end)}
+            for record, (start, end) in zip(piece, pairwise(ends), strict=True)
         ]
         return with_cut(records, rated.cut)
 
     return score
+
+
+def rewards_of(rated: Rated, start: int, end: int) -> dict[str, Any]:
+    """Rewards of some of the conversations; if not all have one also the problems, which `finish` takes out again."""
+    rewards = rated.rewards[start:end]
+    problems = [rated.problems.get(index, "") for index in range(start, end)]
+    return {"rewards": rewards, "problems": problems} if None in rewards else {"rewards": rewards}
+
+
+def most_common(problems: Iterable[str]) -> str:
+    """The three most frequent problems, e.g. ``rejected: HTTP 400: content filter (12 times)``."""
+    counts = Counter(problem for problem in problems if problem)
+    return ", ".join(f"{problem} ({count} times)" for problem, count in counts.most_common(3))
 
 
 def _pairwise(reward: Reward, context: Context) -> Callable[[Sequence[Responses]], list[Any]]:

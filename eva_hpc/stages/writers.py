@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 from eva_hpc.config.creator import ModelEvolver, OpenAIEvolver, PolicyEvolver
 from eva_hpc.inference.engine import ModelSource, Request, Sampling
-from eva_hpc.stages.contract import Context, StageFailed
+from eva_hpc.stages.contract import Context
 from eva_hpc.stages.engines import LazyEngine
 from eva_hpc.stages.policy import read_policy
+from eva_hpc.stages.server import Answer, Server
 from eva_hpc.stages.unchanged import check_unchanged
 
-if TYPE_CHECKING:
-    from eva_hpc.inference.openai_client import ApiFailure
-
-# What a server refuses because of the one request it is about; other refusals (no such model, no access) are about all of them.
-_ONE_REQUEST = ("HTTP 400", "HTTP 413", "HTTP 422")
-
-
-class Written(NamedTuple):
-    """The text of an answer; or None, and the problem in words that are the same for all of its kind, with details."""
-
-    text: str | None
-    problem: str = ""
-    detail: str = ""
-
+Written = Answer
+"""What came of a request to a writer."""
 
 Write = Callable[[Sequence[str], Sequence[int]], list[Written]]
 """From requests, and a seed for each, to answers in their order."""
@@ -38,7 +24,7 @@ Write = Callable[[Sequence[str], Sequence[int]], list[Written]]
 
 @contextmanager
 def open_writer(writer: PolicyEvolver | OpenAIEvolver, planned: str, policy: Path | None, context: Context) -> Iterator[Write]:
-    """Someone to write to; a model is loaded at the first request.
+    """Someone to write to; a model is loaded at the first request, and what a server answers is kept at once.
 
     Args:
         writer: who.
@@ -46,11 +32,14 @@ def open_writer(writer: PolicyEvolver | OpenAIEvolver, planned: str, policy: Pat
         policy: artifact of the current policy, if that is the writer.
         context: of the stage.
 
+    Writing to a server raises as :meth:`~eva_hpc.stages.server.Server.ask` does.
+
     Raises:
         StageFailed: the model is not the one planned with any more.
     """
     if isinstance(writer, OpenAIEvolver):
-        yield lambda requests, seeds: _by_server(writer, requests, seeds)
+        server = Server(writer, context)
+        yield lambda requests, seeds: _by_server(server, requests, seeds)
         return
     if isinstance(writer, ModelEvolver):
         if context.rank == 0:
@@ -77,33 +66,9 @@ def _by_engine(lazy: LazyEngine, sampling: Sampling, requests: Sequence[str], se
     ]
 
 
-def _by_server(writer: OpenAIEvolver, requests: Sequence[str], seeds: Sequence[int]) -> list[Written]:
-    from eva_hpc.inference.openai_client import ApiFailure, complete
-
-    answers = asyncio.run(
-        complete(
-            writer.base_url,
-            writer.model,
-            os.environ.get(writer.api_key_env),
-            [_message(text) for text in requests],
-            temperature=writer.temperature,
-            max_tokens=writer.max_new_tokens,
-            concurrency=writer.concurrency,
-            seeds=seeds,
-        )
-    )
-    failures = [answer for answer in answers if isinstance(answer, ApiFailure)]
-    if hopeless := [failure for failure in failures if not _is_about_one_request(failure)]:
-        detail = f"{hopeless[0].reason}: {hopeless[0].detail}"
-        raise StageFailed(f"{len(hopeless)} of {len(answers)} requests to {writer.base_url} failed: {detail}")
-    return [
-        Written(None, answer.reason, answer.detail) if isinstance(answer, ApiFailure) else _readable(answer)
-        for answer in answers
-    ]
-
-
-def _is_about_one_request(failure: ApiFailure) -> bool:
-    return failure.reason in ("malformed", "empty") or failure.detail.startswith(_ONE_REQUEST)
+def _by_server(server: Server, requests: Sequence[str], seeds: Sequence[int]) -> list[Written]:
+    answers = server.ask([_message(text) for text in requests], seeds)
+    return [answer if answer.text is None else _readable(answer.text) for answer in answers]
 
 
 def _readable(answer: str) -> Written:

@@ -229,3 +229,129 @@ def test_the_engines_of_a_site_need_room_for_the_longest_prompt_and_response(fil
 
 def test_lab_prompts_need_no_room_of_their_own(files: Files) -> None:
     assert files.load("site.engine.max_model_len=64").points
+
+
+# ---------------------------------------------------------------------------- rounds, creator, rewriter
+
+SPPO = "recipe.optimiser={loss: sppo}"
+# what is set, of a recipe with prompts of a file, and the message
+OPTIONS = {
+    "new prompts without a limit": (
+        ["recipe.rounds_on=new"],
+        "--set recipe.rounds_on=new: rounds_on: found new, which needs prompts.limit: "
+        "how many prompts a round takes from the source",
+    ),
+    "the lab mends answers of a file": (
+        ["recipe.rewriter=lab"],
+        "--set recipe.rewriter=lab: rewriter.by: found lab, which cannot mend answers to prompts of kind file",
+    ),
+    "no questions": (
+        ["recipe.decontaminate=[{column: text}]"],
+        "--set recipe.decontaminate=[{column: text}]: decontaminate[0]: needs either a set or a path",
+    ),
+    "questions twice": (
+        ["recipe.decontaminate=[{set: mt_bench, path: prompts.jsonl}]"],
+        "--set recipe.decontaminate=[{set: mt_bench, path: prompts.jsonl}]: decontaminate[0]: needs either a set or a path",
+    ),
+    "questions that nobody looks for": (
+        ["recipe.decontaminate=[mt_bench]", "recipe.creator.admission.contamination=null"],
+        "--set recipe.decontaminate=[mt_bench]: decontaminate: found questions, "
+        "but creator.admission.contamination is null: the filter is off",
+    ),
+    "a reference that the loss does not have": (
+        ["recipe.optimiser=simpo", "recipe.reference=start"],
+        "--set recipe.reference=start: reference: found start, but simpo has no reference; leave it at round",
+    ),
+    "rewritten responses without win probabilities": (
+        ["recipe.optimiser=sppo", "recipe.rewriter=policy"],
+        "--set recipe.rewriter=policy: rewriter: found one, whose responses have no win probabilities, which sppo needs; "
+        "set win_probability: hard",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_that_do_not_go_together_are_named(name: str, files: Files) -> None:
+    arguments, message = OPTIONS[name]
+    files.write("recipe.yaml", FILE_RECIPE)
+    files.write("prompts.jsonl", '{"prompt": "x"}\n')
+
+    assert files.mistakes(*arguments) == [message]
+
+
+USABLE = [
+    ["recipe.rounds_on=new", "recipe.prompts.limit=4"],
+    ["recipe.rounds_on=new", "recipe.prompts=lab", "recipe.benchmarks={own: {kind: reward, path: prompts.jsonl}}"],
+    ["recipe.rewriter=policy", "recipe.optimiser={loss: sppo, win_probability: hard}"],
+    ["recipe.decontaminate=[mt_bench, prompts.jsonl]"],
+    ["recipe.optimiser=ipo", "recipe.reference=start"],
+    ["recipe.creator.evolver=none"],
+]
+
+
+@pytest.mark.parametrize("arguments", USABLE)
+def test_options_that_go_together_are_accepted(arguments: list[str], files: Files) -> None:
+    files.write("recipe.yaml", FILE_RECIPE)
+    files.write("prompts.jsonl", '{"prompt": "x"}\n')
+
+    assert files.load(*arguments).points
+
+
+def test_the_lab_mends_answers_to_its_own_prompts_only(files: Files) -> None:
+    free = ("recipe.creator.evolver=policy", "recipe.reward=org/reward", "recipe.rewriter=lab")
+
+    assert files.mistakes(*free) == [
+        "--set recipe.rewriter=lab: rewriter.by: found lab, which cannot mend answers to prompts that the evolver policy writes"
+    ]
+    assert files.load(*free, "recipe.rounds_on=new").points
+    assert files.load("recipe.rewriter=lab").points
+
+
+def test_lab_prompts_hold_no_evaluation_questions(files: Files) -> None:
+    assert files.mistakes("recipe.decontaminate=[mt_bench]") == [
+        "--set recipe.decontaminate=[mt_bench]: decontaminate[0]: lab prompts contain no evaluation questions; leave it out"
+    ]
+
+
+def test_official_questions_are_found_by_the_name_of_their_set(files: Files) -> None:
+    files.write("recipe.yaml", FILE_RECIPE)
+    files.write("prompts.jsonl", '{"prompt": "x"}\n')
+
+    experiment = files.load("recipe.decontaminate=[mt_bench, prompts.jsonl]")
+
+    official, own = experiment.points[0][1].decontaminate
+    assert (official.set, own.set, own.path) == ("mt_bench", None, str(Path("prompts.jsonl").absolute()))
+    assert experiment.fingerprints[str(official.path)] == "official:mt_bench/questions"
+    assert experiment.fingerprints[str(own.path)].startswith("sha256:")
+
+
+def test_questions_of_a_file_that_does_not_exist_are_named(files: Files) -> None:
+    files.write("recipe.yaml", FILE_RECIPE + "decontaminate:\n- mt_bench\n- prompt.jsonl\n")
+    files.write("prompts.jsonl", '{"prompt": "x"}\n')
+
+    assert files.mistakes() == [
+        "recipe.yaml:9: decontaminate[1].path: found 'prompt.jsonl', which does not exist; looked in .; "
+        "did you mean 'prompts.jsonl'?"
+    ]
+
+
+def test_the_mean_of_a_pairwise_reward_tells_nothing(files: Files) -> None:
+    pairwise = "recipe.reward={kind: lab, pairwise: true}"
+    [line] = files.mistakes(pairwise, "recipe.creator.informativeness=avg")
+    assert line.startswith("--set recipe.creator.informativeness=avg: creator.informativeness: found avg, which a pairwise")
+    assert files.load(pairwise).points
+
+
+def test_vllm_that_a_rewriter_or_a_benchmarks_reward_asks_for_must_be_installed_too(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "meta_path", [])
+    for name in [module for module in sys.modules if module.split(".")[0] == "vllm"]:
+        monkeypatch.delitem(sys.modules, name)
+    files.write("recipe.yaml", FILE_RECIPE)
+    files.write("prompts.jsonl", '{"prompt": "x"}\n')
+    judge = "{kind: sequence_classification, path: org/reward, engine: vllm}"
+
+    lines = files.mistakes("recipe.rewriter={by: {kind: policy, engine: vllm}}", f"recipe.benchmarks.own.reward={judge}")
+
+    assert [line.split(": ")[1] for line in dict.fromkeys(lines)] == ["rewriter.by.engine", "benchmarks.own.reward.engine"]

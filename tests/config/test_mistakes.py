@@ -298,7 +298,8 @@ SWEEP_MISTAKES = {
         "responses_per_prompt: [2, 4]",
         "by: {a: {}}",
         [
-            "sweep.yaml:4: axes.by.a: found a section; must be a variant of the recipe by name, or dotted recipe keys with their values"
+            "sweep.yaml:4: axes.by.a: found a section; must be a variant of the recipe by name, "
+            "or dotted recipe keys with their values"
         ],
     ),
     "named values with a wrong key": (

@@ -29,6 +29,7 @@ def read(value: Any) -> Optimiser:
                 "beta": 0.6,
                 "length_normalised": True,
                 "learning_rate": 5e-7,
+                "rule": "adamw",
                 "schedule": "cosine",
                 "epochs": 2,
                 "batch_size": 64,

@@ -132,6 +132,10 @@ MISTAKES = {
         "use sweep.axes.responses_per_prompt=[...] instead",
     ),
     "quick keys": ("recipe.quick.rounds=3", "found recipe.quick; set the key itself, --set comes after the quick keys"),
+    "variants": (
+        "recipe.variants.simpo.optimiser.beta=3",
+        "found recipe.variants; set the keys themselves, or name them in an axis of the sweep",
+    ),
     "a file that does not exist": (
         "recipe.policy=./nope",
         "policy: found './nope', which does not exist; looked in .",

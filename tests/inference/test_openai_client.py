@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -23,7 +23,6 @@ from eva_hpc.inference.openai_client import (
     ServerRefuses,
     UnusableServer,
     chat,
-    complete,
     text_of,
 )
 from eva_hpc.training.interrupt import Interrupted
@@ -136,6 +135,42 @@ def server() -> Iterator[Server]:
     server.release.set()
     server.shutdown()
     server.server_close()
+
+
+async def complete(
+    base_url: str,
+    model: str,
+    api_key: str | None,
+    conversations: Sequence[Sequence[dict[str, str]]],
+    *,
+    temperature: float,
+    max_tokens: int,
+    concurrency: int,
+    seeds: Sequence[int] | None = None,
+    retry: RetryPolicy = RetryPolicy(),
+) -> list[str | ApiFailure]:
+    """The texts of the answers, in order; one that failed, or has no text, as its failure."""
+    parameters = {"temperature": temperature, "max_tokens": max_tokens}
+    requests = [
+        ChatRequest(messages, parameters if seeds is None else {**parameters, "seed": seeds[index]})
+        for index, messages in enumerate(conversations)
+    ]
+    answers: dict[int, str | ApiFailure] = {}
+
+    def received(index: int, outcome: Completion | ApiFailure) -> None:
+        answers[index] = outcome if isinstance(outcome, ApiFailure) else _text_or_failure(outcome)
+
+    try:
+        await chat(base_url, model, api_key, requests, received, concurrency=concurrency, retry=retry)
+    except (ServerRefuses, ServerGone) as error:
+        return [answers.get(index, error.failure) for index in range(len(requests))]
+    return [answers[index] for index in range(len(requests))]
+
+
+def _text_or_failure(completion: Completion) -> str | ApiFailure:
+    text = text_of(completion.choice)
+    finish = completion.choice.get("finish_reason")
+    return text if text.strip() else ApiFailure("empty", f"the completion has no text, finish reason {finish}")
 
 
 def ask(
@@ -255,11 +290,6 @@ def test_as_many_requests_are_open_as_allowed_and_no_more(server: Server) -> Non
 
     assert answers == [f"echo {i}" for i in range(12)]
     assert server.most_open == 4
-
-
-def test_seeds_must_match_the_conversations(server: Server) -> None:
-    with pytest.raises(ValueError, match="2 seeds for 1 conversations"):
-        ask(server, ["good x"], seeds=[1, 2])
 
 
 # ---------------------------------------------------------------------------- chat: any parameters, outcomes one by one

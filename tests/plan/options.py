@@ -15,8 +15,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "new prompts": {"rounds_on": "new", "prompts__limit": 100},
     "more epochs": {"rounds_on": "repeated"},
     "from scratch": {"incremental": False},
-    "new prompts, from scratch": {"rounds_on": "new", "incremental": False, "prompts__limit": 100},
-    "more epochs, from scratch": {"rounds_on": "repeated", "incremental": False},
+    "new prompts from scratch": {"rounds_on": "new", "incremental": False, "prompts__limit": 100},
+    "more epochs from scratch": {"rounds_on": "repeated", "incremental": False},
     "fixed reference": {"reference": "start"},
     "no evolving": {"creator__evolver": "none"},
     "another model evolves": {"creator__evolver": MODEL},
@@ -38,7 +38,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "creator__recheck": 0.5,
         "creator__sampling": "topic",
         "decontaminate": ["/data/heldout.jsonl"],
-        "optimiser": {"loss": "sppo"},
+        "optimiser": {"loss": "sppo", "win_probability": "hard"},
     },
 }
 CONTENT = {"/models/policy": "p", "/data/prompts.jsonl": "d", "/models/reward": "r", "/data/heldout.jsonl": "h", "/q/mt": "m"}

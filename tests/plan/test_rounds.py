@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.plan.options import CONTENT, OPTIONS
+from tests.plan.options import CONTENT, OFFICIAL, OPTIONS
 
 ONE = {"evolved_ratio": [0.8]}
 
@@ -58,7 +58,7 @@ def test_the_splits_are_shared_by_all_seeds_and_all_numbers_of_rounds(plan_of, f
     assert splits == {0: 6, 1: 6, 2: 4, 3: 2}
 
 
-# ---------------------------------------------------------------------------- more epochs, from scratch
+# ---------------------------------------------------------------------------- more epochs from scratch
 
 
 def test_more_epochs_train_the_last_policy_on_the_same_pairs(run_of):
@@ -70,7 +70,7 @@ def test_more_epochs_train_the_last_policy_on_the_same_pairs(run_of):
     assert len(by_part(plan, "generate")) == 1
 
 
-@pytest.mark.parametrize("option", ["from scratch", "new prompts, from scratch"])
+@pytest.mark.parametrize("option", ["from scratch", "new prompts from scratch"])
 def test_from_scratch_each_round_trains_the_start_policy_on_all_pairs_so_far(run_of, option):
     plan = run_of(rounds=3, **OPTIONS[option])
     trained = list(by_part(plan, "train").values())
@@ -84,7 +84,7 @@ def test_from_scratch_each_round_trains_the_start_policy_on_all_pairs_so_far(run
 
 
 def test_more_epochs_from_scratch_are_one_training_on_the_pairs_several_times(run_of):
-    plan = run_of(rounds=3, **OPTIONS["more epochs, from scratch"])
+    plan = run_of(rounds=3, **OPTIONS["more epochs from scratch"])
     (trained,) = by_part(plan, "train").values()
     pairs = [source(plan, trained, role).part for role in trained.inputs if role.startswith("pairs")]
     assert pairs == ["warm-up"] * 4
@@ -162,20 +162,26 @@ def test_a_recheck_comes_between_the_rewards_and_the_pairs_and_needs_all_childre
     assert source(plan, pairs, "evolved_responses") == evolved
 
 
-def test_alignment_potential_reads_the_start_policys_log_probs_of_the_sampled_responses(run_of):
+def test_alignment_potential_reads_the_log_probs_of_the_sampled_responses_under_both_policies(run_of):
     plan = run_of(creator__informativeness="alignment_potential")
     (selected,) = by_part(plan, "select").values()
-    logps = source(plan, selected, "response_logps")
-    assert source(plan, logps, "policy").stage == "start_policy"
-    assert source(plan, logps, "responses") == source(plan, selected, "responses")
-    assert source(plan, source(plan, selected, "responses"), "policy").part == "warm-up"
+    for role, part in (("policy_logps", "warm-up"), ("start_logps", "start")):
+        logps = source(plan, selected, role)
+        assert source(plan, logps, "policy").part == part
+        assert logps.inputs["responses"] == source(plan, selected, "rewards").inputs["responses"]
+        assert source(plan, source(plan, logps, "responses"), "policy").part == "warm-up"
     assert selected.spec["implicit_beta"] == 0.05
+
+
+def test_before_any_training_there_are_no_log_probs_to_compare(run_of):
+    plan = run_of(creator__informativeness="alignment_potential", warmup=None, rounds=2)
+    assert [task.part for task in plan.tasks if task.stage == "response_logps"] == ["round 2", "round 2"]
 
 
 def test_the_log_probs_for_the_largest_k_serve_all(run_of):
     plan = run_of({"responses_per_prompt": [2, 6, 4]}, creator__informativeness="alignment_potential")
-    (logps,) = [task for task in plan.tasks if task.stage == "response_logps"]
-    assert (logps.spec["responses"], len(logps.runs)) == (6, 3)
+    logps = [task for task in plan.tasks if task.stage == "response_logps"]
+    assert [(task.spec["responses"], len(task.runs)) for task in logps] == [(6, 3), (6, 3)]
     assert len([task for task in plan.tasks if task.stage == "select"]) == 3
 
 
@@ -213,18 +219,26 @@ def test_a_rewriter_leaves_the_pairs_it_works_on_as_they_are(plan_of, full):
 # ---------------------------------------------------------------------------- contamination
 
 
-def test_questions_are_kept_out_of_base_and_evolved_prompts_and_are_the_benchmarks_own(run_of):
-    held = ["/data/heldout.jsonl", {"set": "mt_bench", "path": "/q/mt"}]
+def test_questions_are_kept_out_of_base_and_evolved_prompts_and_official_ones_are_the_benchmarks_own(run_of):
     official = {"kind": "mt_bench", "files": {"questions": "/q/mt", "prompt": "/q/mt", "reference": "/q/mt"}}
-    plan = run_of(decontaminate=held, benchmarks__judged=official, judge={"model": "judge-1"})
-    asked = {task.stage: task for task in plan.tasks if task.stage in ("questions", "judged_questions")}
-    assert len([task for task in plan.tasks if task.stage in asked]) == 2, "the benchmarks and the filters have the same"
-    for task in plan.tasks:
-        if task.stage in ("prompts", "admit"):
-            assert source(plan, task, "questions_0") == asked["questions"]
-            assert source(plan, task, "questions_1") == asked["judged_questions"]
-        if task.stage == "prompts":
-            assert task.spec["contamination"] == 0.5
+    held = ["/data/heldout.jsonl", OFFICIAL]
+    plan = run_of(decontaminate=held, benchmarks__judged=official, judge={"model": "judge-1"}, rounds=2)
+    (asked,) = (task for task in plan.tasks if task.stage == "judged_questions")
+    filters = [task for task in plan.tasks if task.stage in ("prompts", "admit")]
+    assert len(filters) == 3
+    for task in filters:
+        assert source(plan, task, "questions_0").spec["benchmark"]["path"] == "/data/heldout.jsonl"
+        assert source(plan, task, "questions_1") == asked
+        settings = task.spec if task.stage == "prompts" else task.spec["admission"]
+        assert settings["contamination"] == 0.5
+    assert len([task for task in plan.tasks if task.inputs.get("questions") == asked.identity and task.stage == "answer"]) == 1
+
+
+def test_no_question_is_left_out_because_it_is_long(run_of):
+    """A benchmark asks only what the policy can read; what no prompt may contain is another thing."""
+    plan = run_of(decontaminate=["/data/heldout.jsonl"])
+    admitted = by_part(plan, "admit")["round 1"]
+    assert source(plan, admitted, "questions_0").spec["benchmark"]["max_tokens"] > 10**6
 
 
 def test_with_the_rule_turned_off_questions_are_no_inputs(run_of):
@@ -247,7 +261,7 @@ def test_more_rounds_go_on_from_fewer(run_of, option):
     alone = run_of({"rounds": [5]}, **OPTIONS[option])
     assert {task.id for task in alone.tasks} <= plan.by_id.keys()
     more = {task.stage for task in plan.tasks if task.id not in alone.by_id}
-    last = {"train"} if option == "more epochs, from scratch" else set()
+    last = {"train"} if option == "more epochs from scratch" else set()
     assert more == {"answer", "judge", "evaluate", *last}, "all else that the smaller ones need is a part of the largest"
 
 

@@ -74,6 +74,13 @@ def test_compared_are_the_two_rewards_that_were_given_together(adopted):
     assert found == {"a": ("new", 0.4)}
 
 
+@pytest.mark.parametrize("only_if_better", [True, False])
+def test_the_chosen_response_is_never_one_that_is_rewarded_no_more_than_the_rejected_one(adopted, only_if_better):
+    found, aside = adopted({"a": [0.1, 0.1], "b": [0.9, 0.6]}, only_if_better)
+    assert found == {"a": ("old", 0.6), "b": ("new", 0.9)}
+    assert aside == {"rewriting rewarded no more than the rejected response": 1}
+
+
 @pytest.mark.parametrize(("rewards", "always"), [([None, 0.6], "old"), ([0.9, None], "new"), ([None, None], "old")])
 def test_without_both_rewards_nobody_knows_which_is_better(adopted, rewards, always):
     found, aside = adopted({"a": rewards, "b": [0.9, 0.6]})

@@ -8,7 +8,6 @@ from collections import Counter
 import pytest
 
 from eva_hpc.method.topics import topics_of
-from eva_hpc.plan.graph import Node
 from eva_hpc.stages import response_logps, select
 from eva_hpc.stages.contract import StageFailed
 from eva_hpc.store.seeds import derive_seed
@@ -108,39 +107,35 @@ def test_without_any_reward_nothing_can_be_chosen(bench, lab_round):
 
 
 def test_alignment_potential_is_the_explicit_margin_less_the_implicit_one(bench, lab_round):
-    """Of the first k responses, although the files have more; implicit rewards are beta (sampled - start log-prob)."""
+    """Of the first k responses, although the files have more; implicit rewards are beta (policy's - start's log-prob)."""
     lab = lab_round(count=8, k=4)
     bench.make(lab.rewards)
     rewards = {record["prompt_id"]: record["rewards"] for record in bench.read(lab.rewards, "rewards.jsonl")}
-    responses = bench.read(lab.responses, "responses.jsonl")
     draw = random.Random(1)
-    for record in responses:
-        for response in record["responses"]:
-            response["logprob"] = -10 * draw.random()
-    bench.put(lab.responses, "responses.jsonl", responses)
-    inputs = {"policy": lab.start, "responses": lab.responses, "prompts": lab.prompts}
-    logps = Node(response_logps.Spec(responses=4, fraction=1.0), "round 1", inputs)
-    start = {name: [-10 * draw.random() for _ in range(4)] for name in rewards}
-    bench.put(logps, "logps.jsonl", [{"prompt_id": name, "logps": values} for name, values in start.items()])
-    spec = select.Spec(
-        informativeness="alignment_potential",
-        implicit_beta=0.5,
-        sampling="greedy",
-        fraction=0.25,
-        responses=3,
-        seed=1,
-        round=1,
-    )
-    reads = {"prompts": lab.prompts, "rewards": lab.rewards, "responses": lab.responses, "response_logps": logps}
+    logps = {which: {name: [-10 * draw.random() for _ in range(4)] for name in rewards} for which in ("policy", "start")}
+    reads = {"prompts": lab.prompts, "rewards": lab.rewards}
+    for which, policy in (("policy", lab.responses), ("start", lab.start)):  # any two nodes
+        inputs = {"policy": policy, "responses": lab.responses, "prompts": lab.prompts}
+        node = reads[f"{which}_logps"] = lab.node(response_logps.Spec(responses=4, fraction=1.0), **inputs)
+        bench.put(node, "logps.jsonl", [{"prompt_id": name, "logps": values} for name, values in logps[which].items()])
+    settings = {"sampling": "greedy", "fraction": 0.25, "responses": 3, "seed": 1, "round": 1}
+    spec = select.Spec(informativeness="alignment_potential", implicit_beta=0.5, reward_scale=2.0, **settings)
     node = lab.node(spec, **reads)
     bench.make(node)
 
     expected = {}
-    for record in responses:
-        name = record["prompt_id"]
-        explicit = rewards[name][:3]
+    for name, given in rewards.items():
+        explicit = given[:3]
         best, worst = explicit.index(max(explicit)), explicit.index(min(explicit))
-        ratio = [record["responses"][j]["logprob"] - start[name][j] for j in range(3)]
-        expected[name] = explicit[best] - explicit[worst] - 0.5 * (ratio[best] - ratio[worst])
+        ratio = [logps["policy"][name][j] - logps["start"][name][j] for j in range(3)]
+        expected[name] = 2.0 * (explicit[best] - explicit[worst]) - 0.5 * (ratio[best] - ratio[worst])
     assert values(bench, node) == pytest.approx(expected)
     assert set(chosen(bench, node)) == set(sorted(expected, key=expected.get)[-2:])
+
+
+def test_before_any_training_the_potential_is_the_gap_of_the_rewards(bench, lab_round):
+    lab = lab_round(count=8)
+    gap = lab.select(sampling="greedy", fraction=0.25)
+    potential = lab.select("alignment_potential", sampling="greedy", fraction=0.25, implicit_beta=0.1)
+    assert chosen(bench, potential) == chosen(bench, gap)
+    assert values(bench, potential) == values(bench, gap)
