@@ -5,7 +5,6 @@ Order: file, then quick keys (with ``--quick``), then ``--set``, then the values
 
 from __future__ import annotations
 
-import copy
 import itertools
 import os
 import re
@@ -188,9 +187,7 @@ def _place(key: str) -> KeyPath:
 
 def _settings(keys: Mapping[str, Any], document: Document, at: KeyPath) -> list[Setting]:
     """The settings that a mapping of dotted keys at a place of a document means."""
-    # Copies, because a later key of the mapping may change a section that an earlier one sets.
-    values = copy.deepcopy(dict(keys))
-    return [Setting(tuple(key.split(".")), value, document.origin((*at, key))) for key, value in values.items()]
+    return [Setting(tuple(key.split(".")), value, document.origin((*at, key))) for key, value in keys.items()]
 
 
 def _with_quick_keys(document: Document, recipe: Recipe) -> Document:

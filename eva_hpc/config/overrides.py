@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -105,5 +106,6 @@ def _set(document: Document, model: type[BaseModel], setting: Setting) -> None:
         section = inner
     for old in [key for key in document.origins if key[: len(path)] == path]:
         del document.origins[old]
-    section[str(path[-1])] = setting.value
+    # A copy, because a later key may change a section that this one sets.
+    section[str(path[-1])] = copy.deepcopy(setting.value)
     document.origins[path] = setting.origin
