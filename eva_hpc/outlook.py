@@ -9,14 +9,17 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
-from eva_hpc.benchmarks.judging.environment import key_problem, network_problem
 from eva_hpc.benchmarks.official import needed
 from eva_hpc.benchmarks.registry import unreadable
 from eva_hpc.cluster.accounting import measured
-from eva_hpc.config.benchmark import JudgedBenchmark
+from eva_hpc.config.benchmark import JudgedBenchmark, RewardBenchmark
 from eva_hpc.config.errors import ConfigError
 from eva_hpc.config.hub import missing
 from eva_hpc.config.model_size import sizes_of
+from eva_hpc.config.recipe import Recipe
+from eva_hpc.config.reward import parts
+from eva_hpc.config.server import Server
+from eva_hpc.inference.server_environment import key_problem, network_problem
 from eva_hpc.plan.cost import Estimate, estimate
 from eva_hpc.plan.disk import Disk, disk_needed, shortage
 from eva_hpc.plan.jobs import pending_tasks
@@ -31,7 +34,7 @@ class Outlook:
     """Tasks to do, their cost and bytes, and the bytes that are free.
 
     `missing` are models and data sets that are not in the local cache, looked for only where jobs have no network; `unready` is
-    what judged benchmarks lack: official files, or the key of a judge.
+    what else is lacking: official files of benchmarks, or the key of a server.
     """
 
     pending: list[Task]
@@ -95,26 +98,34 @@ def look_ahead(sweep: Opened, pending: list[Task] | None = None) -> Outlook:
 
 
 def _unready(sweep: Opened) -> list[str]:
-    """What judged benchmarks of the sweep lack."""
-    judged = [
-        (benchmark.judge or recipe.judge)
-        for _, recipe in sweep.experiment.points
-        for benchmark in recipe.benchmarks.values()
-        if isinstance(benchmark, JudgedBenchmark)
-    ]
-    if not judged:
-        return []
+    """What the sweep lacks of official files, and to ask the servers it names."""
     site = sweep.site
     environment = {**os.environ, **site.environment}
     keys = []
-    for judge in judged:
-        assert judge is not None, "a benchmark without a judge is refused where recipes are checked"
+    for server in [server for _, recipe in sweep.experiment.points for server in _servers(recipe)]:
         # What setup lines put into the environment of a job is not known here.
-        missing_key = None if site.slurm.setup or site.software.setup else key_problem(judge, environment)
-        no_network = network_problem(judge, environment) if site.offline else None
+        missing_key = None if site.slurm.setup or site.software.setup else key_problem(server, environment)
+        no_network = network_problem(server, environment) if site.offline else None
         keys += [problem for problem in (missing_key, no_network) if problem]
     files = needed.missing(sweep.experiment) or unreadable(recipe for _, recipe in sweep.experiment.points)
     return list(dict.fromkeys([*files, *keys]))
+
+
+def _servers(recipe: Recipe) -> list[Server]:
+    """Whatever a recipe asks by HTTP: judges, scorers, evolver, rewriter."""
+    benchmarks = recipe.benchmarks.values()
+    judges = [benchmark.judge or recipe.judge for benchmark in benchmarks if isinstance(benchmark, JudgedBenchmark)]
+    rewards = [
+        recipe.reward,
+        *(one.reward for one in benchmarks if isinstance(one, RewardBenchmark) and one.reward is not None),
+    ]
+    asked = [
+        *judges,
+        *(part for reward in rewards for _, part in parts(reward)),
+        recipe.creator.evolver if recipe.rounds and recipe.rounds_on == "evolved" and recipe.evolved_ratio else None,
+        recipe.rewriter and recipe.rewriter.by,
+    ]
+    return [one for one in asked if isinstance(one, Server)]
 
 
 def _free(folder: Path) -> int:

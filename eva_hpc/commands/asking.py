@@ -197,12 +197,12 @@ def ask(
     """
     from eva_hpc.benchmarks.judging.consult import JudgeUnfit, JudgeUnreachable, consult, probe
     from eva_hpc.benchmarks.judging.cost import estimate
-    from eva_hpc.benchmarks.judging.environment import key_problem
     from eva_hpc.benchmarks.judging.servers import server_of
     from eva_hpc.benchmarks.official.data_folder import data_folder
     from eva_hpc.config.benchmark import USUAL_TOKENS
     from eva_hpc.config.errors import ConfigError
     from eva_hpc.inference.completion_cache import CompletionCache
+    from eva_hpc.inference.server_environment import key_problem
     from eva_hpc.training.interrupt import Interrupted
 
     server = server_of(judge)

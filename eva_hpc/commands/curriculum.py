@@ -105,11 +105,11 @@ def _ratings(
     """
     from eva_hpc.benchmarks.judging.consult import JudgeUnfit, JudgeUnreachable, consult, probe
     from eva_hpc.benchmarks.judging.cost import describe_usage, estimate
-    from eva_hpc.benchmarks.judging.environment import key_problem
     from eva_hpc.benchmarks.judging.servers import server_of
     from eva_hpc.benchmarks.official.data_folder import data_folder
     from eva_hpc.config.errors import ConfigError
     from eva_hpc.inference.completion_cache import CompletionCache
+    from eva_hpc.inference.server_environment import key_problem
     from eva_hpc.report.curriculum.collect import parts_of
     from eva_hpc.report.curriculum.judging import PromptRating, items_of, ratings_of, sample
 

@@ -13,10 +13,10 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
 from eva_hpc.config.reward import Reward
-from eva_hpc.config.section import Address, EnvironmentName, Section, kind_of, later
+from eva_hpc.config.section import Section, kind_of, later
+from eva_hpc.config.server import Server
 from eva_hpc.config.shorthand import BENCHMARK
 
-OPENAI = "https://api.openai.com/v1"
 MT_BENCH_TEMPERATURES: Mapping[str, float] = {
     "writing": 0.7,
     "roleplay": 0.7,
@@ -69,21 +69,14 @@ class Price(Section):
     output: float = Field(ge=0)
 
 
-class Judge(Section):
+class Judge(Server):
     """A model behind any OpenAI-compatible server. Only `model`, `parameters` and `repeats` decide results."""
 
-    model: str = Field(min_length=1, description="the name the server knows it by; pin a dated version where there is one")
-    base_url: Address | None = Field(
-        default=None,
-        description="of the API, ending in /v1; null takes OPENAI_BASE_URL of the job's environment, else OpenAI's",
-    )
-    api_key_env: EnvironmentName = Field(default="OPENAI_API_KEY", description="the environment variable that holds the key")
     parameters: dict[str, Annotated[bool | int | float | str | None, BeforeValidator(_parameter)]] = Field(
         default_factory=dict,
         description="of the API, in place of the benchmark's own, e.g. {max_tokens: null, max_completion_tokens: 4096}",
     )
     repeats: int = Field(default=1, ge=1, description="how often everything is judged")
-    concurrency: int = Field(default=16, ge=1, description="requests open at once")
     attempts: int = Field(default=8, ge=1, description="of one request, with growing waits in between")
     timeout_s: float = Field(default=600.0, gt=0, description="seconds until a request without an answer is given up")
     price: Price | None = Field(default=None, description="per million tokens, {input: 2.0, output: 8.0}: for the estimate")

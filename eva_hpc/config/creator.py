@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from eva_hpc.config.section import Address, EnvironmentName, Section, broken_rule, kind_of, later
+from eva_hpc.config.section import Section, broken_rule, kind_of, later
+from eva_hpc.config.server import Server
 from eva_hpc.config.shorthand import EVOLVER, WRITER
 
 Metric = Literal["A_min", "A_avg", "A_dts", "var", "avg", "uniform", "inv_avg", "inv_A_min", "alignment_potential"]
@@ -75,16 +76,12 @@ class ModelEvolver(PolicyEvolver):
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
 
 
-class OpenAIEvolver(Section):
+class OpenAIEvolver(Server):
     """Any OpenAI-compatible server rewrites the prompts; the key comes from the environment variable named here."""
 
     kind: Literal["openai"] = "openai"
-    model: str
-    base_url: Address = "https://api.openai.com/v1"
-    api_key_env: EnvironmentName = "OPENAI_API_KEY"
     temperature: float = Field(default=0.88, ge=0)
     max_new_tokens: int = Field(default=666, ge=1)
-    concurrency: int = Field(default=16, ge=1)
 
 
 Writer = Annotated[

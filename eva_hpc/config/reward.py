@@ -18,7 +18,8 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from eva_hpc.config.section import Address, EnvironmentName, Section, broken_rule, kind_of, later
+from eva_hpc.config.section import Section, broken_rule, kind_of, later
+from eva_hpc.config.server import Server
 from eva_hpc.config.shorthand import REWARD
 from eva_hpc.config.yaml_file import KeyPath
 
@@ -79,17 +80,13 @@ class ArmoRM(Section):
     )
 
 
-class OpenAIScorer(Section):
+class OpenAIScorer(Server):
     """Any OpenAI-compatible server rates answers from 1 to 10; the key comes from the environment variable named here."""
 
     kind: Literal["openai"] = "openai"
-    model: str = Field(min_length=1)
-    base_url: Address = "https://api.openai.com/v1"
-    api_key_env: EnvironmentName = "OPENAI_API_KEY"
     temperature: float = Field(default=0.0, ge=0)
     max_new_tokens: int = Field(default=512, ge=1)
     repeats: int = Field(default=1, ge=1, description="times each answer is rated; the reward is the mean of the ratings")
-    concurrency: int = Field(default=16, ge=1)
 
     @model_validator(mode="after")
     def _repeats_can_differ(self) -> OpenAIScorer:

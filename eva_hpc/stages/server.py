@@ -10,7 +10,6 @@ that failed, was stopped or killed asks only for what is lacking, and with the s
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from eva_hpc.config.creator import OpenAIEvolver
 from eva_hpc.config.reward import OpenAIScorer
 from eva_hpc.inference.engine import Message
+from eva_hpc.inference.server_environment import api_key, base_url
 from eva_hpc.stages.contract import Context, StageFailed, StageUnavailable
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ class Server:
 
         self._settings = settings
         self._context = context
-        self._name = f"{settings.model} at {settings.base_url}"
+        self._base_url = base_url(settings)
+        self._name = f"{settings.model} at {self._base_url}"
         self._cache = CompletionCache(context.work / "answers", writer=f"rank-{context.rank}")
         self._mark = context.work / f"answered-{context.rank}"
         self._has_answered = False
@@ -99,9 +100,9 @@ class Server:
             outcomes[key] = outcome if isinstance(outcome, ApiFailure) else self._keep(key, *wanted[key], outcome)
 
         call = chat(
-            self._settings.base_url,
+            self._base_url,
             self._settings.model,
-            os.environ.get(self._settings.api_key_env),
+            api_key(self._settings),
             [ChatRequest(*want) for want in wanted.values()],
             received,
             concurrency=self._settings.concurrency,

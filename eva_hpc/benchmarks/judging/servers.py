@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from eva_hpc.benchmarks.judging.consult import JudgeServer
-from eva_hpc.benchmarks.judging.environment import api_key, base_url
 from eva_hpc.config.benchmark import Judge
 from eva_hpc.inference.openai_client import RetryPolicy
+from eva_hpc.inference.server_environment import api_key, base_url
 
 
 def server_of(judge: Judge) -> JudgeServer:
