@@ -121,3 +121,23 @@ def test_offline_a_sweep_that_lacks_models_is_refused(files):
 
     with pytest.raises(ConfigError, match=r"site\.root: the disk has no room|run eva-hpc prefetch"):
         outlook.check()
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "recipe.reward={kind: openai, model: rater}",
+        "recipe.reward={kind: ensemble, members: [models/reward, {kind: openai, model: rater}]}",
+        "recipe.creator.evolver={kind: openai, model: rater}",
+        "recipe.rewriter={by: {kind: openai, model: rater}}",
+    ],
+)
+def test_whoever_is_asked_at_openai_needs_a_key_before_anything_starts(files, monkeypatch, asked):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    words = (files / "sweep.yaml", "--site", files / "site.yaml", "--set", asked.replace("models/reward", "org/reward-7b"))
+
+    assert "model rater: the environment has neither OPENAI_API_KEY nor OPENAI_BASE_URL" in run(*words).output
+
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-anything")
+    assert "neither OPENAI_API_KEY" not in run(*words).output
