@@ -24,9 +24,12 @@ from eva_hpc.plan.cost import Estimate, estimate
 from eva_hpc.plan.disk import Disk, disk_needed, shortage
 from eva_hpc.plan.jobs import pending_tasks
 from eva_hpc.plan.judge_calls import JudgeCalls, judge_calls
-from eva_hpc.plan.plan import Task
+from eva_hpc.plan.plan import Task, alike
 from eva_hpc.request import Opened
 from eva_hpc.store.inventory import Inventory
+
+NAMED = 8
+"""So many runs that are alike are named."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Outlook:
     """Tasks to do, their cost and bytes, and the bytes that are free.
 
     `missing` are models and data sets that are not in the local cache, looked for only where jobs have no network; `unready` is
-    what else is lacking: official files of benchmarks, or the key of a server.
+    what else is lacking: official files of benchmarks, or the key of a server; `alike` tells of runs that are the same.
     """
 
     pending: list[Task]
@@ -44,12 +47,14 @@ class Outlook:
     missing: list[str]
     calls: list[JudgeCalls]
     unready: list[str]
+    alike: list[str]
 
     @property
     def warnings(self) -> list[str]:
         """What the user should know before starting."""
         short = shortage(self.disk, self.free)
-        return [*([short] if short else []), *self.missing, *self.unready]
+        more = [f"and {len(self.alike) - NAMED} more"] if len(self.alike) > NAMED else []
+        return [*([short] if short else []), *self.missing, *self.unready, *self.alike[:NAMED], *more]
 
     @property
     def lines(self) -> list[str]:
@@ -94,7 +99,7 @@ def look_ahead(sweep: Opened, pending: list[Task] | None = None) -> Outlook:
     lacking = missing(sweep.experiment) if site.offline and pending else []
     cost = estimate(plan, pending, site, sizes, known)
     calls = judge_calls(plan.tasks, pending)
-    return Outlook(pending, cost, disk, free, lacking, calls, _unready(sweep) if pending else [])
+    return Outlook(pending, cost, disk, free, lacking, calls, _unready(sweep) if pending else [], alike(plan))
 
 
 def _unready(sweep: Opened) -> list[str]:

@@ -90,6 +90,12 @@ def round_problems(recipe: Recipe) -> Iterator[Problem]:
     if is_pairwise(recipe.reward) and metric in ("avg", "inv_avg"):
         found = f"found {metric}, which a pairwise reward makes 1/2 for every prompt"
         yield ("creator", "informativeness"), f"{found}; must be another metric"
+    if recipe.creator.recheck is not None:
+        evolves = recipe.rounds_on == "evolved" and not isinstance(recipe.creator.evolver, NoEvolver)
+        if not evolves:
+            yield ("creator", "recheck"), f"found {recipe.creator.recheck}, but no prompt is evolved; leave it at null"
+        elif metric == "uniform":
+            yield ("creator", "recheck"), f"found {recipe.creator.recheck}, but uniform drops no prompt; leave it at null"
     if recipe.rewriter is not None and needs_win_probabilities(recipe.optimiser):
         yield ("rewriter",), "found one, whose responses have no win probabilities, which sppo needs; set win_probability: hard"
     if recipe.reference == "start" and not needs_reference(recipe.optimiser):
@@ -107,7 +113,8 @@ def round_problems(recipe: Recipe) -> Iterator[Problem]:
         if by_prompts:
             yield ("decontaminate", index), "lab prompts contain no evaluation questions; leave it out"
         if (questions.set is None) == (questions.path is None):
-            yield ("decontaminate", index), "needs either a set or a path"
+            found = "neither a set nor" if questions.set is None else "both a set and"
+            yield ("decontaminate", index), f"found {found} a path; give one of them"
 
 
 def judge_problems(recipe: Recipe) -> Iterator[Problem]:

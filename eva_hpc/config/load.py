@@ -101,7 +101,7 @@ def load_experiment(
     """
     sweep_document = apply(read_yaml(Path(sweep_file)), Sweep, settings(overrides, "sweep"))
     sweep = validated(Sweep, sweep_document)
-    written = read_recipe(_recipe_file(sweep, sweep_document, site, recipe))
+    written, own = _recipe_document(_recipe_file(sweep, sweep_document, site, recipe), ())
     plain = validated(Recipe, written)
     _check_variants(written, plain)
     quick_document = _with_quick_keys(written, plain)
@@ -111,7 +111,8 @@ def load_experiment(
     document = apply(quick_document if quick else written, Recipe, chosen)
     base = validated(Recipe, document)
 
-    points, fingerprints = _points(sweep, axes, document, official)
+    single = [*own, *(_settings(plain.quick, written, ("quick",)) if quick else [])]
+    points, fingerprints = _points(sweep, axes, document, single, official)
     problems = [sweep_document.at(*problem) for problem in check.table_problems(sweep.table, base)]
     if problems:
         raise ConfigError(*problems)
@@ -155,27 +156,36 @@ def read_recipe(file: Path) -> Document:
     Raises:
         ConfigError: a file cannot be read, or extends itself.
     """
-    return _extended(file, ())
+    return _recipe_document(file, ())[0]
 
 
-def _extended(file: Path, open_files: tuple[Path, ...]) -> Document:
+def _recipe_document(file: Path, open_files: tuple[Path, ...]) -> tuple[Document, list[Setting]]:
+    """The document, and the dotted keys that extending files set in it."""
     document = read_yaml(file)
     name = document.data.pop("extends", None)
     if name is None:
-        return document
+        return document, []
     folder = document.origin(("extends",)).folder
     base = paths.resolve(name, folder) if isinstance(name, str) and name else None
-    if base is None:
-        text = paths.nothing_there(name, folder) if isinstance(name, str) else "must be a recipe file"
+    if base is None or not base.is_file():
+        text = paths.nothing_there(name, folder) if isinstance(name, str) and base is None else "must be a recipe file"
         raise ConfigError(document.at(("extends",), text))
     if base in (*open_files, file.absolute()):
         raise ConfigError(document.at(("extends",), f"found {name!r}, which extends this file in turn"))
+    variants = document.data.pop("variants", {})
     keys = [Setting(_place(key), value, document.origin((key,))) for key, value in document.data.items()]
-    result = apply(_extended(base, (*open_files, file.absolute())), Recipe, keys)
+    # Variants come beside those there are; every other section takes the place of the one there.
+    keys += (
+        [Setting(("variants", one), value, document.origin(("variants", one))) for one, value in variants.items()]
+        if isinstance(variants, dict)
+        else [Setting(("variants",), variants, document.origin(("variants",)))]
+    )
+    below, of_below = _recipe_document(base, (*open_files, file.absolute()))
+    result = apply(below, Recipe, keys)
     for path, origin in document.origins.items():  # of what lies inside a section that was set
         if len(path) > 1:
             result.origins[(*_place(str(path[0])), *path[1:])] = origin
-    return result
+    return result, [*of_below, *(key for key in keys if len(key.path) > 1 and key.path[0] not in ("quick", "variants"))]
 
 
 def _place(key: str) -> KeyPath:
@@ -214,15 +224,41 @@ def _settings_of(axis: str, sweep: Sweep, document: Document, recipe: Recipe, wr
         return [[_axis_setting(axis, value, index, document)] for index, value in enumerate(values)]
     result = []
     for label, bundle in values.items():
-        if isinstance(bundle, Mapping):
-            result.append(_settings(bundle, document, ("axes", axis, label)))
-        elif bundle in recipe.variants:
-            result.append(_settings(recipe.variants[bundle], written, ("variants", bundle)))
-        else:
-            names = ", ".join(recipe.variants) or "none"
-            text = f"found {bundle!r}; must be a variant of the recipe {recipe.name}: {names}, or a section of dotted keys"
-            raise ConfigError(document.at(("axes", axis, label), text + did_you_mean(bundle, recipe.variants)))
+        place: KeyPath = ("axes", axis, label)
+        several = isinstance(bundle, list)
+        chosen: list[Setting] = []
+        for index, one in enumerate(bundle if several else [bundle]):
+            at = (*place, index) if several else place
+            if isinstance(one, Mapping):
+                chosen += _settings(one, document, at)
+            elif isinstance(one, str) and one in recipe.variants:
+                chosen += _settings(recipe.variants[one], written, ("variants", one))
+            else:
+                names = ", ".join(recipe.variants) or "none"
+                text = f"found {one!r}; must be a variant of the recipe {recipe.name}: {names}, or a section of dotted keys"
+                raise ConfigError(document.at(at, text + did_you_mean(str(one), recipe.variants)))
+        result.append(chosen)
     return result
+
+
+def _surviving(single: Sequence[Setting], chosen: Sequence[Setting]) -> list[Setting]:
+    """The dotted keys of extending files and of `quick` in sections that an axis replaces, but those that it sets itself."""
+    return [
+        one
+        for one in single
+        if any(one.path[: len(other.path)] == other.path and not _sets(other, one.path) for other in chosen)
+        and not any(other.path == one.path for other in chosen)
+    ]
+
+
+def _sets(setting: Setting, path: KeyPath) -> bool:
+    """Whether the value of a setting has a key of its own at this place."""
+    value = setting.value
+    for part in path[len(setting.path) :]:
+        if not isinstance(value, Mapping) or part not in value:
+            return False
+        value = value[str(part)]
+    return True
 
 
 def _refuse_idle_keys(axes: Axes, document: Document, chosen: Sequence[Setting]) -> None:
@@ -236,7 +272,11 @@ def _refuse_idle_keys(axes: Axes, document: Document, chosen: Sequence[Setting])
     for axis, paths_set in keys.items():
         for path in paths_set:
             if path[0] in ("name", "quick", "variants"):
-                problems.append(document.at(("axes", axis), "cannot be an axis: it changes no result", of_key=True))
+                text = f"sets {dotted(path)}, which changes no result" if axis != dotted(path) else "changes no result"
+                problems.append(document.at(("axes", axis), text, of_key=True))
+            if path == ("optimiser", "loss") and axis == "optimiser.loss":
+                text = "the keys of one loss are not those of another; name whole sections: {DPO: dpo, SimPO: simpo} (variants)"
+                problems.append(document.at(("axes", axis), text, of_key=True))
             for setting in chosen:
                 if setting.path[: len(path)] == path:
                     text = f"the sweep's axis {axis} sets it; use sweep.axes.{axis}=[...] instead"
@@ -251,7 +291,7 @@ def _refuse_idle_keys(axes: Axes, document: Document, chosen: Sequence[Setting])
 
 
 def _points(
-    sweep: Sweep, axes: Axes, document: Document, official: paths.OfficialFile
+    sweep: Sweep, axes: Axes, document: Document, single: Sequence[Setting], official: paths.OfficialFile
 ) -> tuple[tuple[Point, ...], dict[str, str]]:
     """Every combination of the axes' values with its recipe, and the fingerprints of what these name.
 
@@ -265,7 +305,7 @@ def _points(
     for indices in itertools.product(*(range(len(values)) for values in axes.values())):
         chosen = [setting for values, index in zip(axes.values(), indices, strict=True) for setting in values[index]]
         try:
-            at_point = apply(document, Recipe, chosen)
+            at_point = apply(document, Recipe, [*chosen, *_surviving(single, chosen)])
             recipe = validated(Recipe, at_point)
         except ConfigError as error:
             problems += error.problems

@@ -20,6 +20,8 @@ from eva_hpc.config.paths import references, section_of
 from eva_hpc.config.recipe import Recipe
 
 _IN_A_NAME = re.compile(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)([bm])(?![A-Za-z0-9])", re.IGNORECASE)
+_KNOWN = {"llm-blender/PairRM-hf": 0.44e9}
+"""Models whose names do not tell."""
 _LARGEST_HEADER = 100_000_000
 
 
@@ -68,6 +70,8 @@ def model_size(path: str, revision: str | None = None) -> Size | None:
             return Size(count, "safetensors headers")
         if count := _from_config(folder / "config.json"):
             return Size(count, "config.json")
+    if path in _KNOWN:
+        return Size(_KNOWN[path], "its model card")
     found = _IN_A_NAME.findall(Path(path).name)
     if not found:
         return None

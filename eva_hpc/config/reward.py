@@ -193,8 +193,3 @@ def model_paths(reward: Reward, key: KeyPath = ("reward",)) -> list[tuple[KeyPat
 def is_pairwise(reward: Reward) -> bool:
     """Whether it compares responses, and has no reward for one alone."""
     return isinstance(reward, PairRM) or (isinstance(reward, LabChecker) and reward.pairwise)
-
-
-def uses_server(reward: Reward) -> bool:
-    """Whether it asks a server."""
-    return any(isinstance(part, OpenAIScorer) for _, part in parts(reward))

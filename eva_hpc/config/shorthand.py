@@ -80,7 +80,7 @@ def _writer(text: str) -> dict[str, Any]:
 
 
 def _rewriter(text: str) -> dict[str, Any]:
-    return {"by": _writer(text)}
+    return {"by": _kind(text, ("lab", "policy", "model", "openai"), REWRITER.allowed)}
 
 
 def _questions(text: str) -> dict[str, Any]:
@@ -111,6 +111,6 @@ PROMPTS = Shorthand(_prompts, "lab, a .jsonl or .parquet file, or a data set's h
 REWARD = Shorthand(_reward, "lab, armorm, pairrm, or a reward model's folder or hub name")
 EVOLVER = Shorthand(_evolver, "lab, policy or none")
 WRITER = Shorthand(_writer, "lab or policy")
-REWRITER = Shorthand(_rewriter, "lab or policy")
+REWRITER = Shorthand(_rewriter, "lab, policy, a section with by:, or null for none")
 BENCHMARK = Shorthand(_benchmark, "lab, alpaca_eval, arena_hard or mt_bench")
 QUESTIONS = Shorthand(_questions, f"{', '.join(_SETS)}, or a .jsonl or .parquet file")

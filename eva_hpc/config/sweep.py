@@ -16,7 +16,9 @@ from eva_hpc.config.section import Name, Section
 def _scalar(value: Any) -> Any:
     if isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
         return value
-    raise PydanticCustomError("plain_value", "must be a finite number, text, true or false")
+    text = "must be a finite number, text, true or false"
+    more = "; give other values a name: {NAME: {KEY: VALUE}, …}" if value is None or isinstance(value, list | dict) else ""
+    raise PydanticCustomError("plain_value", "{text}", {"text": text + more})
 
 
 def _recipe_files(value: Any) -> Any:
@@ -40,9 +42,11 @@ AxisValues = Annotated[tuple[Value, ...], Field(strict=False, min_length=1), Aft
 
 
 def _bundle(value: Any) -> Any:
-    if (isinstance(value, str) and value) or (isinstance(value, dict) and value):
+    parts = value if isinstance(value, list) else [value]
+    if parts and all((isinstance(part, str) and part) or (isinstance(part, dict) and part) for part in parts):
         return value
-    raise PydanticCustomError("bundle", "must be a variant of the recipe by name, or dotted recipe keys with their values")
+    text = "must be a variant of the recipe by name, dotted recipe keys with their values, or a list of such"
+    raise PydanticCustomError("bundle", text)
 
 
 def _form_of_axis(value: Any) -> str:
@@ -56,8 +60,8 @@ def _label(value: str) -> str:
 
 
 Label = Annotated[str, AfterValidator(_label)]
-Bundle = Annotated[str | dict[str, Any], BeforeValidator(_bundle)]
-"""What a named value sets: dotted keys, or the variant of the recipe that has them."""
+Bundle = Annotated[str | dict[str, Any] | list[str | dict[str, Any]], BeforeValidator(_bundle)]
+"""What a named value sets: dotted keys, or the variant of the recipe that has them; or several of these in turn."""
 Axis = Annotated[
     Annotated[AxisValues, Tag("listed")] | Annotated[dict[Label, Bundle], Field(min_length=1), Tag("named")],
     Discriminator(_form_of_axis),

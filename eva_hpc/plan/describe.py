@@ -11,6 +11,7 @@ from eva_hpc.config.site import Site
 from eva_hpc.plan.cost import Estimate, hours
 from eva_hpc.plan.jobs import Array, Shape, make_arrays, make_jobs, task_resources
 from eva_hpc.plan.plan import Plan, Task
+from eva_hpc.stages.registry import STAGES
 
 
 def describe(
@@ -57,7 +58,7 @@ def _stages(plan: Plan, pending: Sequence[Task], site: Site) -> str:
     for task in plan.tasks:
         tasks_of.setdefault((task.part, task.stage), []).append(task)
     rows = []
-    for part, stage in sorted(separate, key=lambda key: key[0] == "evaluation"):
+    for part, stage in sorted(separate, key=_in_order):
         tasks = tasks_of[part, stage]
         need = task_resources(tasks[0], site)
         rows.append(
@@ -75,6 +76,13 @@ def _stages(plan: Plan, pending: Sequence[Task], site: Site) -> str:
     headings = ["part", "stage", "needed", "after sharing", "to do", "nodes x ranks", "GPUs", "nested in"]
     text: str = tabulate(rows, headings)
     return text
+
+
+def _in_order(key: tuple[str, str]) -> tuple[int, int, int]:
+    """Parts as a run goes through them, and in each the stages as the registry lists them."""
+    part, stage = key
+    number = int(part.removeprefix("round ")) if part.startswith("round ") else 0
+    return ["start", "warm-up", "round", "evaluation"].index(part.split()[0]), number, list(STAGES).index(stage)
 
 
 def _arrays(arrays: Sequence[Array]) -> str:

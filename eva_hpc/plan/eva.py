@@ -14,7 +14,7 @@ from typing import Any
 
 from eva_hpc.config.benchmark import OFFICIAL_SETS, RewardBenchmark
 from eva_hpc.config.creator import ModelEvolver, NoEvolver, PolicyEvolver, Writer
-from eva_hpc.config.optimiser import needs_reference
+from eva_hpc.config.optimiser import needs_reference, needs_win_probabilities
 from eva_hpc.config.recipe import EvaluationQuestions, FilePrompts, LabPrompts, PretrainedPolicy, Recipe
 from eva_hpc.plan.evaluation import Evaluation, Judging, fingerprints_of
 from eva_hpc.plan.graph import Node
@@ -129,7 +129,10 @@ class _Run:
             inputs |= {f"pairs_{place}": one for place, one in enumerate(earlier)}
         if recipe.reference == "start" and needs_reference(recipe.optimiser) and inputs["policy"] is not self.start:
             inputs["reference"] = self.start
-        return Node(train.Spec(optimiser=recipe.optimiser, seed=self.seed, round=number), _part(number), inputs)
+        optimiser = recipe.optimiser
+        if optimiser.steps is not None:  # what changes nothing then must not be in the key
+            optimiser = optimiser.model_copy(update={"epochs": type(optimiser).model_fields["epochs"].default})
+        return Node(train.Spec(optimiser=optimiser, seed=self.seed, round=number), _part(number), inputs)
 
     # ------------------------------------------------------------------------ prompts
 
@@ -178,7 +181,10 @@ class _Run:
     def _pairs(self, policy: Node, number: int, count: int, ratio: float, inputs: Mapping[str, Node]) -> Node:
         """Pairs of the mixed prompts, their chosen responses rewritten where the recipe says so."""
         recipe, part = self.recipe, _part(number)
-        spec = pair.Spec(responses=count, ratio=ratio, seed=self.seed, round=number, pairing=recipe.pairing)
+        pairing = recipe.pairing
+        if not needs_win_probabilities(recipe.optimiser):
+            pairing = pairing.model_copy(update={"win_scale": 1.0})
+        spec = pair.Spec(responses=count, ratio=ratio, seed=self.seed, round=number, pairing=pairing)
         pairs = Node(spec, part, inputs)
         if recipe.rewriter is None:
             return pairs

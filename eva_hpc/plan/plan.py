@@ -115,6 +115,18 @@ class Plan(BaseModel):
         return self._by_run.get(run, ())
 
 
+def alike(plan: Plan) -> list[str]:
+    """One line for each run that is the same as another one of its seed: the axes between them change nothing."""
+    first: dict[tuple[Any, ...], PlannedRun] = {}
+    lines = []
+    for run in plan.runs:
+        same = first.setdefault((run.seed, *sorted(run.evaluations.items())), run)
+        if same is not run:
+            axes = [axis for axis in run.point if run.point[axis] != same.point[axis]]
+            lines.append(f"{run.name} is the same as {same.name}: {', '.join(axes)} changes nothing there")
+    return lines
+
+
 @contextmanager
 def without_garbage_collection() -> Iterator[None]:
     """For making millions of objects that stay: looking for garbage among them takes longer than all else."""

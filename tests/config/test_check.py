@@ -247,11 +247,12 @@ OPTIONS = {
     ),
     "no questions": (
         ["recipe.decontaminate=[{column: text}]"],
-        "--set recipe.decontaminate=[{column: text}]: decontaminate[0]: needs either a set or a path",
+        "--set recipe.decontaminate=[{column: text}]: decontaminate[0]: found neither a set nor a path; give one of them",
     ),
     "questions twice": (
         ["recipe.decontaminate=[{set: mt_bench, path: prompts.jsonl}]"],
-        "--set recipe.decontaminate=[{set: mt_bench, path: prompts.jsonl}]: decontaminate[0]: needs either a set or a path",
+        "--set recipe.decontaminate=[{set: mt_bench, path: prompts.jsonl}]: decontaminate[0]: "
+        "found both a set and a path; give one of them",
     ),
     "questions that nobody looks for": (
         ["recipe.decontaminate=[mt_bench]", "recipe.creator.admission.contamination=null"],

@@ -302,3 +302,52 @@ def test_two_files_that_extend_each_other_are_an_error(files: Files) -> None:
     files.write("sweep.yaml", SWEEP.replace("recipe.yaml", "a.yaml"))
 
     assert files.mistakes() == ["b.yaml:1: extends: found 'a.yaml', which extends this file in turn"]
+
+
+# ---------------------------------------------------------------------------- what outlasts a section that an axis replaces
+
+
+SECTION = "optimiser: {A: {optimiser: {loss: ipo, beta: 0.3}}, B: {optimiser: {loss: dpo, steps: 9}}}"
+
+
+def test_single_keys_of_an_extending_file_outlast_a_section_of_an_axis_unless_it_sets_them(files: Files) -> None:
+    files.write("base.yaml", RECIPE)
+    files.write("recipe.yaml", "extends: base.yaml\nname: mine\noptimiser.steps: 5\noptimiser.batch_size: 4\n")
+    files.write("sweep.yaml", SWEEP.replace("responses_per_prompt: [2, 4]", SECTION))
+
+    points = [recipe.optimiser for _, recipe in files.load().points]
+
+    assert [(one.loss, one.steps, one.batch_size) for one in points] == [("ipo", 5, 4), ("dpo", 9, 4)]
+
+
+def test_quick_keys_outlast_it_too(files: Files) -> None:
+    files.write("recipe.yaml", RECIPE.replace("quick:\n", "quick:\n  optimiser.batch_size: 3\n"))
+    files.write("sweep.yaml", SWEEP.replace("responses_per_prompt: [2, 4]", SECTION))
+
+    assert [recipe.optimiser.batch_size for _, recipe in files.load(quick=True).points] == [3, 3]
+    assert [recipe.optimiser.batch_size for _, recipe in files.load().points] == [64, 64]
+
+
+def test_a_named_value_may_be_a_variant_and_then_keys(files: Files) -> None:
+    files.write("recipe.yaml", RECIPE + VARIANTS)
+    files.write(
+        "sweep.yaml", SWEEP.replace("responses_per_prompt: [2, 4]", "by: {A: simpo, B: [simpo, {optimiser.beta: 7.0}]}")
+    )
+
+    assert [recipe.optimiser.beta for _, recipe in files.load().points] == [2.5, 7.0]  # type: ignore[union-attr]
+
+
+def test_variants_of_an_extending_file_come_beside_those_of_its_base(files: Files) -> None:
+    files.write("base.yaml", RECIPE + VARIANTS)
+    files.write("recipe.yaml", "extends: base.yaml\nname: mine\nvariants: {mine: {rounds: 3}, plain: {rounds: 2}}\n")
+
+    recipe = files.load().recipe
+
+    assert list(recipe.variants) == ["plain", "simpo", "mine"]
+    assert recipe.variants["plain"] == {"rounds": 2}
+
+
+def test_the_loss_alone_is_no_axis_because_the_keys_beside_it_are_another_losss(files: Files) -> None:
+    files.write("sweep.yaml", SWEEP.replace("responses_per_prompt: [2, 4]", "optimiser.loss: [dpo, ipo]"))
+
+    assert any("name whole sections: {DPO: dpo, SimPO: simpo}" in line for line in files.mistakes())

@@ -241,7 +241,10 @@ SWEEP_MISTAKES = {
     "axis of lists": (
         "[2, 4]",
         "[[2], 4]",
-        ["sweep.yaml:4: axes.responses_per_prompt[0]: found a list; must be a finite number, text, true or false"],
+        [
+            "sweep.yaml:4: axes.responses_per_prompt[0]: found a list; must be a finite number, text, true or false; "
+            "give other values a name: {NAME: {KEY: VALUE}, …}"
+        ],
     ),
     "axis with nan": (
         "[2, 4]",
@@ -279,7 +282,7 @@ SWEEP_MISTAKES = {
     "axis that changes nothing": (
         "responses_per_prompt: [2, 4]",
         "quick.rounds: [1]",
-        ["sweep.yaml:4: axes.quick.rounds: cannot be an axis: it changes no result"],
+        ["sweep.yaml:4: axes.quick.rounds: changes no result"],
     ),
     "variant that the recipe does not have": (
         "responses_per_prompt: [2, 4]",
@@ -292,14 +295,17 @@ SWEEP_MISTAKES = {
     "named value that is a number": (
         "responses_per_prompt: [2, 4]",
         "by: {a: 2}",
-        ["sweep.yaml:4: axes.by.a: found 2; must be a variant of the recipe by name, or dotted recipe keys with their values"],
+        [
+            "sweep.yaml:4: axes.by.a: found 2; must be a variant of the recipe by name, dotted recipe keys with their values, "
+            "or a list of such"
+        ],
     ),
     "named value that sets nothing": (
         "responses_per_prompt: [2, 4]",
         "by: {a: {}}",
         [
             "sweep.yaml:4: axes.by.a: found a section; must be a variant of the recipe by name, "
-            "or dotted recipe keys with their values"
+            "dotted recipe keys with their values, or a list of such"
         ],
     ),
     "named values with a wrong key": (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from eva_hpc.config.reward import Ensemble, LabChecker, Reward, is_pairwise, model_paths, parts, uses_server
+from eva_hpc.config.reward import Ensemble, LabChecker, Reward, is_pairwise, model_paths, parts
 
 REWARD = TypeAdapter(Reward)
 
@@ -28,19 +28,19 @@ def test_an_ensemble_is_written_with_short_forms_and_knows_where_its_models_are(
 
 
 @pytest.mark.parametrize(
-    ("section", "pairwise", "server", "paths"),
+    ("section", "pairwise", "paths"),
     [
-        ({"kind": "lab"}, False, False, []),
-        ({"kind": "lab", "pairwise": True}, True, False, []),
-        ({"kind": "pairrm"}, True, False, ["llm-blender/PairRM-hf"]),
-        ({"kind": "sequence_classification", "path": "a/b"}, False, False, ["a/b"]),
-        ({"kind": "openai", "model": "m"}, False, True, []),
-        ({"kind": "ensemble", "members": ["lab", {"kind": "openai", "model": "m"}]}, False, True, []),
+        ({"kind": "lab"}, False, []),
+        ({"kind": "lab", "pairwise": True}, True, []),
+        ({"kind": "pairrm"}, True, ["llm-blender/PairRM-hf"]),
+        ({"kind": "sequence_classification", "path": "a/b"}, False, ["a/b"]),
+        ({"kind": "openai", "model": "m"}, False, []),
+        ({"kind": "ensemble", "members": ["lab", {"kind": "openai", "model": "m"}]}, False, []),
     ],
 )
-def test_what_a_reward_needs_can_be_asked(section, pairwise, server, paths):
+def test_what_a_reward_needs_can_be_asked(section, pairwise, paths):
     reward = REWARD.validate_python(section)
-    assert (is_pairwise(reward), uses_server(reward), [path for _, path in model_paths(reward)]) == (pairwise, server, paths)
+    assert (is_pairwise(reward), [path for _, path in model_paths(reward)]) == (pairwise, paths)
 
 
 VLLM = {"kind": "sequence_classification", "path": "a/b", "engine": "vllm"}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from eva_hpc.plan.eva import evaluations
 from eva_hpc.plan.graph import in_order
 from eva_hpc.plan.grid import runs
-from eva_hpc.plan.plan import _maximal
+from eva_hpc.plan.plan import _maximal, alike
 from eva_hpc.store.keys import Identity
 
 EXPERIMENTS = st.fixed_dictionaries(
@@ -140,3 +140,19 @@ def test_a_plan_survives_json(plan_of):
 
 def test_a_sweep_of_many_rounds_can_be_planned(plan_of):
     assert len(plan_of({"rounds": [40]}, seeds=(1,)).tasks) > 300
+
+
+def test_runs_that_an_axis_does_not_change_are_told(plan_of):
+    plan = plan_of({"creator.informativeness": ["A_min", "var"], "rounds_on": ["evolved", "new"]}, seeds=(1,))
+
+    assert alike(plan) == [
+        "creator.informativeness=var,rounds_on=new,seed=1 is the same as creator.informativeness=A_min,rounds_on=new,seed=1: "
+        "creator.informativeness changes nothing there"
+    ]
+
+
+def test_epochs_beside_steps_and_the_scale_of_unused_win_probabilities_change_nothing(plan_of):
+    steps = plan_of({"optimiser.epochs": [1, 2]}, seeds=(1,), optimiser={"steps": 3})
+    scale = plan_of({"pairing.win_scale": [1.0, 2.0]}, seeds=(1,))
+
+    assert [len(alike(plan)) for plan in (steps, scale)] == [1, 1]
