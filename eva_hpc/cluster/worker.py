@@ -1,6 +1,6 @@
 """One process of a stage: sets up signals, log and progress, runs the stage, and leaves with a code that says how it went.
 
-    0  done      1  failed, with the traceback in the log      75  saved, start me again
+    0  done      1  failed, with the reason in the log      75  saved, start me again
 
 Started by the local pool as a fork of a warm server, or by the driver: ``python -m eva_hpc.cluster.worker ATTEMPT.json``.
 """
@@ -22,7 +22,7 @@ import orjson
 from eva_hpc.cluster.execution import COUNTS, Attempt
 from eva_hpc.cluster.failure import record_failure
 from eva_hpc.cluster.node_local import node_local_environment
-from eva_hpc.stages.contract import SAVED, Interrupted
+from eva_hpc.stages.contract import SAVED, Interrupted, StageFailed, StageUnavailable
 from eva_hpc.stages.registry import STAGES
 
 _PROGRESS_EVERY_S = 0.25
@@ -43,7 +43,10 @@ def run_rank(attempt: Attempt, rank: int, local_rank: int, master: tuple[str, in
         print("stopped; what was done is saved", flush=True)
         return SAVED
     except Exception as error:
-        traceback.print_exc()
+        if isinstance(error, StageFailed | StageUnavailable):
+            print(f"failed: {error}", file=sys.stderr, flush=True)  # said in full; where in the code helps nobody
+        else:
+            traceback.print_exc()
         record_failure(attempt.work, rank, error)
         return 1
     if rank == 0:

@@ -31,20 +31,6 @@ OPERATOR_FAMILIES = {
 _ATTEMPTS = 200
 
 
-def operators_of(family: str, names: Sequence[str] = ()) -> tuple[str, ...]:
-    """The operators of a family, or in place of them those that are named; always in the order of `OPERATORS`.
-
-    Raises:
-        ValueError: the family or a name is unknown; the message lists the known ones.
-    """
-    if family not in OPERATOR_FAMILIES:
-        raise ValueError(f"unknown family of evolving operators {family!r}: choose from {', '.join(OPERATOR_FAMILIES)}")
-    for name in names:
-        if name not in OPERATORS:
-            raise ValueError(f"unknown evolving operator {name!r} of the lab: choose from {', '.join(OPERATORS)}")
-    return tuple(name for name in OPERATORS if name in (names or OPERATOR_FAMILIES[family]))
-
-
 def rewrite(prompt: str, seed: int, operators: Sequence[str] = OPERATOR_FAMILIES["evol_instruct"]) -> tuple[str | None, str]:
     """Another prompt made from this one, and the name of the operator that made it.
 

@@ -15,7 +15,7 @@ self_instruct asks for a new task after several examples (as in arXiv 2212.10560
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from eva_hpc.store.records import Prompt
 from eva_hpc.store.seeds import content_id, derive_seed
@@ -55,15 +55,15 @@ SELF_INSTRUCT = {
     "self-instruct": "It asks for another kind of work on another subject than any of the examples, but someone who wrote them "
     "could have written it too: similar in length, in difficulty and in how it is put.",
 }
-OPERATORS: dict[str, str] = {**IN_DEPTH, **IN_BREADTH}
+EVOL_INSTRUCT: dict[str, str] = {**IN_DEPTH, **IN_BREADTH}
 FAMILIES: dict[str, dict[str, str]] = {
-    "evol_instruct": OPERATORS,
+    "evol_instruct": EVOL_INSTRUCT,
     "evol_complexity": {name: IN_DEPTH[name] for name in ("constraints", "deepening", "concretizing", "reasoning")},
     "evol_quality": QUALITY,
     "self_instruct": SELF_INSTRUCT,
 }
 _TEXTS = {name: text for family in FAMILIES.values() for name, text in family.items()}
-ALL_OPERATORS = tuple(_TEXTS)
+OPERATORS = tuple(_TEXTS)
 
 _REWRITE = """\
 You write prompts for a language model. Below, between <given_prompt> and </given_prompt>, is an existing prompt. \
@@ -123,20 +123,23 @@ _REFUSAL = re.compile(
 )
 
 
-def operators_of(family: str, names: Sequence[str] = ()) -> tuple[str, ...]:
-    """The operators of a family, or in place of them those that are named; always in the order of `ALL_OPERATORS`.
+def operators_of(family: str, names: Sequence[str] = (), families: Mapping[str, Iterable[str]] = FAMILIES) -> tuple[str, ...]:
+    """The operators of a family, or in place of them those that are named; always in the order of all families' operators.
 
     Raises:
         ValueError: the family or a name is unknown; the message lists the known ones.
     """
-    if family not in FAMILIES:
-        raise ValueError(f"unknown family of evolving operators {family!r}: choose from {', '.join(FAMILIES)}")
+    if family not in families:
+        raise ValueError(f"unknown family of evolving operators {family!r}: choose from {', '.join(families)}")
+    known = dict.fromkeys(operator for operators in families.values() for operator in operators)
     for name in names:
-        _check_operator(name)
-    return tuple(name for name in ALL_OPERATORS if name in (names or FAMILIES[family]))
+        if name not in known:
+            raise ValueError(f"unknown evolving operator {name!r}: choose from {', '.join(known)}")
+    wanted = set(names or families[family])
+    return tuple(name for name in known if name in wanted)
 
 
-def draw_operator(seed: int, operators: Sequence[str] = tuple(OPERATORS)) -> str:
+def draw_operator(seed: int, operators: Sequence[str] = tuple(EVOL_INSTRUCT)) -> str:
     """One of the operators, each with the same probability, e.g. for ``derive_seed(run_seed, round, prompt_id, step)``."""
     return operators[derive_seed(seed, "operator") % len(operators)]
 
@@ -214,4 +217,4 @@ def child(parent: Prompt, text: str, operator: str, round: int) -> Prompt:
 
 def _check_operator(operator: str) -> None:
     if operator not in _TEXTS:
-        raise ValueError(f"unknown evolving operator {operator!r}: choose from {', '.join(ALL_OPERATORS)}")
+        raise ValueError(f"unknown evolving operator {operator!r}: choose from {', '.join(OPERATORS)}")

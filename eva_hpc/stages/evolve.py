@@ -121,9 +121,9 @@ def _child(chain: Mapping[str, Any], parent: Prompt, new: Rewritten, number: int
 
 
 def _by_rules(spec: Spec) -> Rewrite:
-    from eva_hpc.lab.rewriter import operators_of, rewrite
+    from eva_hpc.lab.rewriter import OPERATOR_FAMILIES, rewrite
 
-    operators = operators_of(spec.family, spec.operators)
+    operators = evolving.operators_of(spec.family, spec.operators, OPERATOR_FAMILIES)
 
     def by_rules(prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Rewritten]:
         made = (rewrite(prompt["prompt"], seed, operators) for prompt, seed in zip(prompts, seeds, strict=True))

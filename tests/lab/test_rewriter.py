@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eva_hpc.lab.checker import answer
-from eva_hpc.lab.rewriter import OPERATOR_FAMILIES, OPERATORS, operators_of, rewrite
+from eva_hpc.lab.rewriter import OPERATOR_FAMILIES, OPERATORS, rewrite
 from eva_hpc.lab.tasks import MAX_ANSWER, draw_task, held_out, parse, split_of
+from eva_hpc.method import evolving
 
 
 @given(st.integers(1, 9), st.integers(0, 9999), st.sampled_from(["train", "tune", "test"]))
@@ -57,6 +58,10 @@ def test_the_default_rewrites_stay_as_they_are():
     ]
 
 
+def operators_of(family, names=()):
+    return evolving.operators_of(family, names, OPERATOR_FAMILIES)
+
+
 def test_the_families_and_names_of_operators():
     assert {family: operators_of(family) for family in OPERATOR_FAMILIES} == {
         "evol_instruct": ("deepen", "lengthen", "switch", "renew"),
@@ -65,7 +70,7 @@ def test_the_families_and_names_of_operators():
         "self_instruct": ("invent",),
     }
     assert operators_of("evol_instruct", ["invent", "deepen"]) == ("deepen", "invent")
-    with pytest.raises(ValueError, match="unknown evolving operator 'mix' of the lab: choose from deepen, lengthen"):
+    with pytest.raises(ValueError, match="unknown evolving operator 'mix': choose from deepen, lengthen"):
         operators_of("evol_instruct", ["mix"])
     with pytest.raises(ValueError, match="unknown family of evolving operators 'lab': choose from evol_instruct"):
         operators_of("lab")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eva_hpc.method.evolving import (
-    ALL_OPERATORS,
+    EVOL_INSTRUCT,
     FAILURES,
     FAMILIES,
     IN_BREADTH,
@@ -69,17 +69,17 @@ def test_an_unknown_family_or_operator_is_refused_with_the_known_ones(arguments,
         operators_of(*arguments)
 
 
-@pytest.mark.parametrize("operator", [*OPERATORS, *QUALITY])
+@pytest.mark.parametrize("operator", [*EVOL_INSTRUCT, *QUALITY])
 def test_the_message_quotes_the_prompt_and_says_how_to_rewrite_it(operator):
     message = instruction(operator, "Sort {these}: 3, 1 % 2")
 
     assert "<given_prompt>\nSort {these}: 3, 1 % 2\n</given_prompt>" in message
-    assert {**OPERATORS, **QUALITY}[operator] in message
+    assert {**EVOL_INSTRUCT, **QUALITY}[operator] in message
     assert instruction(operator, "Sort {these}: 3, 1 % 2", ["no use for an example"]) == message
 
 
 def test_every_operator_gives_another_message():
-    assert len({instruction(operator, "Why is the sky blue?") for operator in ALL_OPERATORS}) == len(ALL_OPERATORS) == 16
+    assert len({instruction(operator, "Why is the sky blue?") for operator in OPERATORS}) == len(OPERATORS) == 16
 
 
 def test_self_instruct_shows_all_examples_and_asks_for_a_new_task():
@@ -210,7 +210,7 @@ def test_operators_are_drawn_by_seed_and_equally_often():
     drawn = Counter(draw_operator(seed) for seed in range(4000))
 
     assert draw_operator(7) == draw_operator(7)
-    assert set(drawn) == set(OPERATORS)
+    assert set(drawn) == set(EVOL_INSTRUCT)
     assert all(count == pytest.approx(400, abs=4 * 19) for count in drawn.values())  # four standard errors
 
 
