@@ -14,7 +14,7 @@ from eva_hpc.report.aggregate import MetricRow
 from eva_hpc.store.artifacts import Store
 from eva_hpc.store.records import read_jsonl
 
-TOO_FEW = "too few evolved prompts"
+TOO_FEW = "too few"
 """How the note of a round that was smaller than asked for begins."""
 
 
@@ -65,9 +65,18 @@ def _pairs_trained(plan: Plan, run: PlannedRun, store: Store) -> list[Metric]:
 
 
 def _smaller_rounds(plan: Plan, store: Store) -> Mapping[str, list[str]]:
-    """By run, its rounds with fewer prompts than asked for: ``too few evolved prompts: 50 of 77 in RUN (round 1)``."""
+    """By run, its rounds with fewer prompts than asked for: ``too few evolved prompts: 50 of 77 in RUN (round 1)``.
+
+    So too where a source of fresh prompts ran out: ``too few fresh prompts: 4 of 320 in RUN (sample 2)``.
+    """
     found: dict[str, list[str]] = defaultdict(list)
     for task in plan.tasks:
+        if task.stage == "prompts" and task.spec["split"] and (drawn := store.find(task.identity)) is not None:
+            source, left = task.spec["source"], drawn.manifest["records"]["out"]
+            wanted = source.get("count") or source["limit"]
+            if left < wanted:
+                for run in task.runs:
+                    found[run].append(f"{TOO_FEW} fresh prompts: {left} of {wanted} in {run} (sample {task.spec['split'] + 1})")
         if task.stage != "pair" or not task.spec["ratio"]:
             continue
         with suppress(FileNotFoundError):  # not done
@@ -75,5 +84,5 @@ def _smaller_rounds(plan: Plan, store: Store) -> Mapping[str, list[str]]:
             if mixture["shortage"]:
                 wanted = mixture["evolved"] + mixture["shortage"]
                 for run in task.runs:
-                    found[run].append(f"{TOO_FEW}: {mixture['evolved']} of {wanted} in {run} ({task.part})")
+                    found[run].append(f"{TOO_FEW} evolved prompts: {mixture['evolved']} of {wanted} in {run} ({task.part})")
     return found

@@ -12,6 +12,7 @@ from eva_hpc.report.collect import collect
 from eva_hpc.report.layout import lay_out
 from eva_hpc.store.artifacts import Store
 from eva_hpc.store.records import write_jsonl
+from tests.recipes import LAB
 
 AXES = {"responses_per_prompt": (2, 6)}
 MADE_BY = {"eva_hpc": "0.1.0", "git_commit": "9e1b", "packages": {"torch": "2"}}
@@ -92,3 +93,21 @@ def test_the_note_on_nested_responses_is_there_only_where_they_are_nested(experi
     assert ("the responses are nested" in notes) == sharing
     assert ("every run sampled its own responses" in notes) != sharing
     assert "the rows of a seed are not independent" in notes
+
+
+def test_a_source_of_fresh_prompts_that_ran_out_is_told_under_the_table(experiment_of, store):
+    recipe = {**LAB, "rounds_on": "new", "prompts": {"kind": "lab", "count": 40}}
+    plan = make_plan(experiment := unique(experiment_of({"responses_per_prompt": (2,)}, seeds=(1,), recipe=recipe)))
+    (run,) = plan.runs
+    commit(store, plan, run)
+    for task in plan.tasks:
+        if task.stage == "prompts":
+            store.folder(task.identity).mkdir(parents=True)
+            left = 7 if task.spec["split"] else 40
+            store.commit(task.identity, {**MADE_BY, "records": {"in": 47, "out": left, "set_aside": {}}})
+
+    layout = lay_out(aggregate(collect(plan, store), experiment), experiment)
+
+    assert [note for note in layout.notes if "fresh" in note] == [
+        "Rounds smaller than asked for: too few fresh prompts: 7 of 40 in responses_per_prompt=2, seed=1 (sample 2)."
+    ]
