@@ -25,6 +25,7 @@ import orjson
 
 from eva_hpc.cluster import queue
 from eva_hpc.cluster.devcluster import faults
+from eva_hpc.store.artifacts import WORK
 from tests.cluster.chaos.outcome import TABLES, Story, Undisturbed, artifacts, steps_repeated, steps_within, verify_records
 from tests.cluster.sweeps import CHECKOUT, explain, ledger, results_of, site_file
 
@@ -164,7 +165,7 @@ class Chaos:
     def checkpoint(self) -> int:
         """The step of the last complete checkpoint of training, 0 if there is none."""
         steps = [
-            orjson.loads(path.read_bytes())["step"] for path in self.root.glob("store/train/*/work/checkpoints/*/COMPLETE")
+            orjson.loads(path.read_bytes())["step"] for path in self.root.glob(f"store/train/*/{WORK}/checkpoints/*/COMPLETE")
         ]
         return max(steps, default=0)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from eva_hpc.store.artifacts import WORK
 from tests.cluster.chaos.disturb import ALL_STEPS, Chaos
 
 pytestmark = pytest.mark.slow
@@ -38,7 +39,7 @@ def stop_in_training(chaos: Chaos) -> Path:
     chaos.until(lambda: chaos.checkpoint() > 0 and chaos.steps() >= chaos.checkpoint() + 3)
     chaos.kill_launcher()
     chaos.end_jobs()
-    return max(chaos.root.glob("store/train/*/work/checkpoints/*/COMPLETE")).parent
+    return max(chaos.root.glob(f"store/train/*/{WORK}/checkpoints/*/COMPLETE")).parent
 
 
 @pytest.mark.chaos
@@ -81,7 +82,7 @@ def test_a_chunk_was_cut_between_two_attempts(chaos: Chaos) -> None:
     chaos.until(lambda: len(chaos.chunks("generate")) >= 6)
     chaos.kill_launcher()
     chaos.end_jobs()
-    cut(min(chaos.root.glob("store/generate/*/work/chunk-*.jsonl")))
+    cut(min(chaos.root.glob(f"store/generate/*/{WORK}/chunk-*.jsonl")))
     chaos.again()
     chaos.finish()
 

@@ -12,6 +12,7 @@ import pytest
 
 from eva_hpc.cluster import queue
 from eva_hpc.cluster.devcluster.processes import wait_until
+from eva_hpc.store.artifacts import CLAIM, WORK
 from tests.cluster.chaos.disturb import Chaos
 
 pytestmark = pytest.mark.slow
@@ -72,7 +73,7 @@ def test_a_claim_was_left_behind_by(chaos: Chaos, owner: str) -> None:
     chaos.until(lambda: len(chaos.chunks("generate")) >= 4)
     chaos.kill_launcher()
     chaos.end_jobs()
-    (claim,) = chaos.root.glob("store/generate/*/work/claim")
+    (claim,) = chaos.root.glob(f"store/generate/*/{WORK}/{CLAIM}")
     claim.write_text(owner)
     chaos.again()
     chaos.finish()
