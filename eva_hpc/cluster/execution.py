@@ -173,12 +173,12 @@ def mark_of_progress(work: Path) -> str:
 
 
 def lighten(attempt: Attempt) -> dict[str, list[int]]:
-    """Halve what a stage holds in memory at once, for this attempt's successors; returns {"micro_batch": [8, 4]}.
+    """Halve what a stage holds in memory at once, for this attempt's successors; returns {"micro_batch_tokens": [8192, 4096]}.
 
-    Training halves its micro-batch, and so doubles the accumulation: an optimiser step keeps its pairs. Others halve the tokens
+    Training halves the tokens of its micro-batch, and so doubles the accumulation: an optimiser step keeps its pairs. Others halve the tokens
     of a batch. Empty if that was done before, or cannot be halved.
     """
-    name = "micro_batch" if attempt.task.stage == "train" else "batch_tokens"
+    name = "micro_batch_tokens" if attempt.task.stage == "train" else "batch_tokens"
     before: int = getattr(attempt.engine, name)
     if (attempt.work / ENGINE).exists() or before < 2:
         return {}

@@ -85,7 +85,29 @@ class Resources(Section):
 class Engine(Section):
     """Limits of the inference engines and the trainer on this hardware."""
 
-    micro_batch: int = Field(default=1, ge=1, description="pairs per rank in one forward pass of training")
+    micro_batch_tokens: int = Field(
+        default=8192,
+        ge=64,
+        description="tokens, padding included, per rank in one forward pass of training; a longer pair goes alone",
+    )
+    packing: bool = Field(default=True, description="training puts pairs end to end in one row; false: a padded row each")
+    shared_prompt: bool = Field(
+        default=True, description="training reads the prompt of a pair once for both responses, not once for each"
+    )
+    reference_logps: Literal["sampler", "computed"] = Field(
+        default="sampler",
+        description="sampler: where the reference sampled the responses, its log-probs are those noted then, if a random"
+        " sample of them agrees with the trainer's; computed: always the trainer's",
+    )
+    offload: Literal["none", "optimiser", "all"] = Field(
+        default="none", description="what training keeps in the memory of the CPU: optimiser states, or weights too"
+    )
+    hpz_ranks: int = Field(
+        default=1,
+        ge=1,
+        description="ranks, of one node, that keep a second copy of the weights between them for the backward pass"
+        " (ZeRO++ hpZ); 1: none",
+    )
     batch_tokens: int = Field(
         default=16384, ge=64, description="tokens, padding included, in one batch of the transformers engine"
     )

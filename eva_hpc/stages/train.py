@@ -61,7 +61,7 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
             out=out,
             work=context.work,
             ranks=ranks,
-            micro_batch=context.engine.micro_batch,
+            micro_batch=4,
             checkpoint_minutes=context.engine.checkpoint_minutes,
             reference_cache=context.store.cache("reference", f"{cache}.safetensors"),
             progress=context.progress,

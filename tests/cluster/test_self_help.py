@@ -44,16 +44,16 @@ def test_a_killed_rank_is_tried_again_in_the_same_job(devcluster: Cluster, tmp_p
 
 
 def test_out_of_memory_on_the_gpu_halves_the_micro_batch_once(devcluster: Cluster, tmp_path: Path) -> None:
-    fault = {"stage": "train", "kind": "cuda_oom", "above": 2}
+    fault = {"stage": "train", "kind": "cuda_oom", "above": 2048}
     result = sweep(*ONE_RUN, "--site", site_file(tmp_path, fault=fault, **ONE_PROCESS), timeout=300)
 
     assert result.returncode == 0, explain(result, tmp_path)
     (retried,) = events(tmp_path, "retried")
-    assert (retried["cause"], retried["change"]) == ("cuda_oom", {"micro_batch": [4, 2]})
+    assert (retried["cause"], retried["change"]) == ("cuda_oom", {"micro_batch_tokens": [4096, 2048]})
 
     again = sweep(
         *ONE_RUN, "--set", "recipe.optimiser.beta=0.2",
-        *("--site", site_file(tmp_path, fault=fault | {"above": 1}, **ONE_PROCESS)), timeout=300,
+        *("--site", site_file(tmp_path, fault=fault | {"above": 1024}, **ONE_PROCESS)), timeout=300,
     )  # fmt: skip
     assert again.returncode == 1
     assert "CUDA out of memory" in again.stdout

@@ -44,13 +44,13 @@ def test_any_argument_is_read_or_refused_by_its_name(argument: str) -> None:
 
 
 def test_a_key_of_each_target_is_set(files: Files) -> None:
-    arguments = ("recipe.optimiser.beta=0.3", "sweep.seeds=[7, 8]", "site.engine.micro_batch=4")
+    arguments = ("recipe.optimiser.beta=0.3", "sweep.seeds=[7, 8]", "site.engine.micro_batch_tokens=4096")
 
     experiment = files.load(*arguments)
 
     assert {recipe.optimiser.beta for _, recipe in experiment.points} == {0.3}
     assert experiment.sweep.seeds == (7, 8)
-    assert files.site(*arguments).engine.micro_batch == 4
+    assert files.site(*arguments).engine.micro_batch_tokens == 4096
 
 
 def test_an_axis_whose_name_has_dots_is_one_key(files: Files) -> None:

@@ -17,7 +17,7 @@ FAULT = json.loads(os.environ.get("EVA_HPC_TEST_FAULT", "{}"))
 def cuda_oom(context):
     import torch
 
-    if context.engine.micro_batch > FAULT["above"]:
+    if context.engine.micro_batch_tokens > FAULT["above"]:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
