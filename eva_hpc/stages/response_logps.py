@@ -34,6 +34,7 @@ class Spec(StageSpec):
 
 def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
     """Read this shard's chunks. Inputs: ``policy``, ``responses``, ``prompts``."""
+    from eva_hpc.training.packing import Tree
     from eva_hpc.training.teacher_forcing import TeacherForcing
 
     records = _records(spec, inputs)
@@ -43,9 +44,11 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
         if not loaded:
             source = read_policy(inputs["policy"])
             loaded.append(TeacherForcing(source, context.resources.threads, context.engine.batch_tokens))
-        rows = [(record["prompt_tokens"], response["tokens"]) for record in piece for response in record["responses"]]
-        values = iter(loaded[0].log_probs(rows))
-        return [{"prompt_id": record["prompt_id"], "logps": [next(values) for _ in record["responses"]]} for record in piece]
+        trees = [
+            Tree(record["prompt_tokens"], tuple(response["tokens"] for response in record["responses"])) for record in piece
+        ]
+        found = loaded[0].log_probs(trees)
+        return [{"prompt_id": record["prompt_id"], "logps": logps} for record, logps in zip(piece, found, strict=True)]
 
     run_chunks(records, context.engine.chunk_prompts, context, read)
     return Counts(read=len(records), written=0)

@@ -4,18 +4,17 @@ Optimiser step s of an epoch takes pairs [s B, (s + 1) B) of the epoch's seeded 
 number of steps is given instead of that of epochs, step s takes [s B, (s + 1) B) of the epochs' orders one after the other, so
 that every step is full; it may then see a pair twice.
 
-The pairs of a step are dealt to the ranks longest first, so that the rows of a micro-batch are of like length and all ranks
-work equally long; where pairs run out, a dummy of weight 0 keeps the ranks in step. The optimiser sees the mean loss over the
-step's pairs, whatever the world size and the micro-batch.
+The pairs of a step are dealt to micro-batches of limited tokens, so that all ranks work equally long; where pairs run out, a
+dummy of weight 0 keeps the ranks in step. The optimiser sees the mean loss over the step's pairs, whatever the world size and
+the micro-batches.
 """
 
 from __future__ import annotations
 
+import heapq
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-
-import torch
 
 from eva_hpc.store.records import Pair
 from eva_hpc.store.seeds import derive_seed
@@ -64,44 +63,81 @@ def optimiser_steps(count: int, batch_size: int, epochs: int, seed: int, steps: 
 
 
 def micro_batches(
-    indices: Sequence[int], lengths: Sequence[int], rank: int, world_size: int, micro_batch: int
+    indices: Sequence[int],
+    sizes: Mapping[int, int],
+    costs: Mapping[int, float],
+    rank: int,
+    world_size: int,
+    budget: int,
+    packed: bool,
 ) -> list[MicroBatch]:
-    """A rank's micro-batches of one optimiser step: the same number on every rank, at most `micro_batch` pairs each.
+    """A rank's micro-batches of one optimiser step, or of one pass over pairs: the same number on every rank, as few as can be.
 
-    The weights make the sum over micro-batches, averaged over ranks (as data-parallel training does), the mean over `indices`.
+    The weights make the sum over micro-batches, averaged over ranks (as data-parallel training does), the mean over the pairs.
+
+    Args:
+        indices: the pairs, at least one; one may come twice.
+        sizes: tokens of each pair if packed; else its rows times the longest of them.
+        costs: the work for each pair, in any unit.
+        rank: whose micro-batches.
+        world_size: number of ranks.
+        budget: tokens of a micro-batch, padding included; a pair with more goes alone.
+        packed: whether a micro-batch is one row without padding, so that any pairs go well together; else those of like size.
     """
-    dealt = sorted(indices, key=lambda index: (-lengths[index], index))
-    weight = world_size / len(dealt)
-    batches = []
-    for start in range(0, len(dealt), world_size * micro_batch):
-        together = dealt[start : start + world_size * micro_batch]
-        mine = together[rank::world_size] or [-1]
-        batches.append(MicroBatch(tuple(mine), tuple(weight if index >= 0 else 0.0 for index in mine)))
-    return batches
+    deal = _deal_packed if packed else _deal_padded
+    weight = world_size / len(indices)
+    mine = [together[rank] for together in deal(indices, sizes, costs, world_size, budget)]
+    return [MicroBatch(tuple(part), (weight,) * len(part)) if part else MicroBatch((-1,), (0.0,)) for part in mine]
 
 
-@dataclass(frozen=True)
-class Rows:
-    """The token rows of a micro-batch: all chosen, then all rejected. See :meth:`SequenceLogProbs.forward` for the shapes."""
+def _deal_padded(
+    indices: Sequence[int], sizes: Mapping[int, int], costs: Mapping[int, float], world_size: int, budget: int
+) -> Iterator[list[list[int]]]:
+    """For each micro-batch the pairs of every rank: the longest first, so that all ranks have rows of like length."""
+    rest = sorted(indices, key=lambda index: (-sizes[index], -costs[index], index))
+    while rest:
+        count = world_size * max(1, budget // sizes[rest[0]])
+        yield [rest[:count][rank::world_size] for rank in range(world_size)]
+        rest = rest[count:]
 
-    tokens: torch.Tensor
-    positions: torch.Tensor
-    targets: torch.Tensor
+
+def _deal_packed(
+    indices: Sequence[int], sizes: Mapping[int, int], costs: Mapping[int, float], world_size: int, budget: int
+) -> Iterator[list[list[int]]]:
+    """As :func:`_deal_padded`; the fewest rounds of bins that hold all, each pair put into the bin with the least work so far.
+
+    That is Graham's rule of longest processing time first: the largest bin has at most 4/3 of the least possible work.
+    """
+    order = sorted(indices, key=lambda index: (-costs[index], index))
+    rounds = max(1, -(-sum(sizes[index] for index in indices) // (world_size * budget)))
+    bins = None
+    while bins is None:
+        bins = _fill(order, sizes, costs, rounds * world_size, budget)
+        rounds += max(1, rounds // 50)
+    # Bins with the same work go together, since no rank starts the next micro-batch before all have done this one.
+    bins.sort(key=lambda part: (-sum(costs[index] for index in part), part))
+    for start in range(0, len(bins), world_size):
+        yield bins[start : start + world_size]
 
 
-def rows(pairs: Sequence[Pair], batch: MicroBatch, device: torch.device) -> Rows:
-    """The rows [prompt | response | padding] of a micro-batch, straight from the tokens of the records."""
-    mine = [pairs[index] for index in batch.indices if index >= 0]
-    pieces = [(pair["prompt_tokens"], pair[side]["tokens"]) for side in ("chosen", "rejected") for pair in mine]
-    pieces = pieces or [([0], [0]), ([0], [0])]
-    width = max(len(prompt) + len(response) for prompt, response in pieces)
-    tokens: list[list[int]] = []
-    positions: list[int] = []
-    targets: list[int] = []
-    for row, (prompt, response) in enumerate(pieces):
-        tokens.append(prompt + response + [0] * (width - len(prompt) - len(response)))
-        # The logits at one position predict the token at the next.
-        first = row * width + len(prompt) - 1
-        positions += range(first, first + len(response))
-        targets += response
-    return Rows(*(torch.tensor(values, device=device) for values in (tokens, positions, targets)))
+def _fill(
+    order: Sequence[int], sizes: Mapping[int, int], costs: Mapping[int, float], count: int, budget: int
+) -> list[list[int]] | None:
+    """`count` bins, or None if some pair finds no room. A pair above the budget has room in an empty bin."""
+    bins: list[list[int]] = [[] for _ in range(count)]
+    held = [0] * count
+    by_work = [(0.0, number) for number in range(count)]
+    for index in order:
+        full = []
+        while by_work:
+            work, number = heapq.heappop(by_work)
+            if not bins[number] or held[number] + sizes[index] <= budget:
+                break
+            full.append((work, number))
+        else:
+            return None
+        bins[number].append(index)
+        held[number] += sizes[index]
+        for entry in (*full, (work + costs[index], number)):
+            heapq.heappush(by_work, entry)
+    return bins

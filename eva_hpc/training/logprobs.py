@@ -6,11 +6,17 @@ are projected, a chunk of tokens at a time, and each chunk's logits are computed
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
+
+from eva_hpc.training.attention import TREE_ATTENTION
+from eva_hpc.training.packing import Batch
 
 CHUNK_ELEMENTS = 2**26
 """Logits in memory at once: 256 MB of float32."""
@@ -52,7 +58,7 @@ class CompletionHead(nn.Module):
 
 
 class SequenceLogProbs(nn.Module):
-    """A causal language model that returns, for each row, the sum of the log-probs of its completion tokens."""
+    """A causal language model that returns, for each completion of a batch, the sum of the log-probs of its tokens."""
 
     def __init__(self, policy: PreTrainedModel) -> None:
         """Wrap a model.
@@ -67,19 +73,20 @@ class SequenceLogProbs(nn.Module):
                 raise ValueError(f"{type(policy).__name__} scales its logits by {name}, which the trainer does not support")
         self.policy = policy
         self.head = CompletionHead(policy.get_output_embeddings(), getattr(config, "final_logit_softcapping", None))
+        self._own_attention = config._attn_implementation
 
-    def forward(self, tokens: torch.Tensor, positions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Sums of completion log-probs.
-
-        Args:
-            tokens: [rows, length] token ids, padded on the right. Under a causal mask real tokens never see what is on their
-                right, so padding needs no attention mask.
-            positions: [completion tokens] indices, into the flattened tokens, of the positions that predict a completion token.
-            targets: [completion tokens] the tokens they predict.
-
-        Returns:
-            [rows], float32, natural log.
-        """
-        hidden = self.policy.base_model(input_ids=tokens, use_cache=False).last_hidden_state
-        logps = self.head(hidden.reshape(-1, hidden.shape[-1]).index_select(0, positions), targets)
-        return torch.zeros(tokens.numel(), device=logps.device).index_put((positions,), logps).view(tokens.shape).sum(1)
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Sums of completion log-probs, [completions] float32, natural log."""
+        # Not set back afterwards: with gradient checkpointing the layers run again in the backward pass.
+        config = self.policy.config.get_text_config()
+        arguments: dict[str, Any] = {"input_ids": batch.tokens, "use_cache": False}
+        if batch.branches is None:
+            # Under a causal mask real tokens never see what is on their right, so padding needs no attention mask.
+            config._attn_implementation = self._own_attention
+        else:
+            config._attn_implementation = TREE_ATTENTION
+            arguments |= {"position_ids": batch.positions, "branches": batch.branches}
+        hidden = self.policy.base_model(**arguments).last_hidden_state
+        logps = self.head(hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch.predictors), batch.targets)
+        # Rows that are padded and summed: adding up in place would not be deterministic on GPUs.
+        return pad_sequence(logps.split(batch.lengths), batch_first=True).sum(1)

@@ -24,9 +24,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from eva_hpc.store.records import Pair
-from eva_hpc.training.batches import length, micro_batches, rows
 from eva_hpc.training.distributed import Ranks
 from eva_hpc.training.interrupt import Interrupted
+from eva_hpc.training.reading import PairReader, tolerance
 
 
 class ReferenceMismatch(ValueError):
@@ -79,11 +79,10 @@ def write(reference: Reference, path: Path) -> None:
 
 
 def complete(
-    log_probs: Callable[..., torch.Tensor],
-    pairs: Sequence[Pair],
+    reader: PairReader,
     files: Sequence[Path],
     ranks: Ranks,
-    micro_batch: int,
+    precision: str,
     checkpoint_minutes: float,
     stop: Callable[[], bool],
 ) -> Reference:
@@ -92,12 +91,10 @@ def complete(
     Writes those of the files that are not there. Told to stop, and every now and then, it writes what it has to the first.
 
     Args:
-        log_probs: tokens, positions, targets -> [rows], see :class:`SequenceLogProbs`; in evaluation mode. All ranks call it
-            equally often, and nobody does if the files know all.
-        pairs: the pairs to train on.
+        reader: of the pairs to train on, with the reference policy in evaluation mode. Not used if the files know all.
         files: the file of this run, and perhaps one shared with other runs with the same reference.
         ranks: who computes.
-        micro_batch: pairs per rank and forward pass of training.
+        precision: "fp32" or "bf16".
         checkpoint_minutes: minutes between writes of a file that is not full yet.
         stop: asked after every forward pass.
 
@@ -105,20 +102,21 @@ def complete(
         Interrupted: told to stop before all were known.
         FloatingPointError: a log-prob is NaN.
     """
+    pairs = reader.pairs
     reference = _first_view(pairs, files, ranks)
-    lengths = [length(pair) for pair in pairs]
     saved_at = time.monotonic()
     computed = torch.zeros(3, len(pairs), dtype=torch.float64)
     todo = reference.missing()
-    # Without gradients twice the pairs fit.
-    batches = micro_batches(todo, lengths, ranks.rank, ranks.world_size, 2 * micro_batch) if todo else []
+    if todo:
+        reader.choose_layout(precision)
+    # Without gradients twice the tokens fit.
+    batches = reader.micro_batches(todo, fold=2) if todo else []
     for batch in batches:
-        inputs = rows(pairs, batch, ranks.device)
         with torch.no_grad():
-            values = log_probs(inputs.tokens, inputs.positions, inputs.targets)
+            values = reader(batch)
         mine = [index for index in batch.indices if index >= 0]
         if mine:
-            computed[:2, mine] = values.view(2, -1).double().cpu()
+            computed[:2, mine] = values.double().cpu()
             computed[2, mine] = 1.0
         due = ranks.rank == 0 and time.monotonic() - saved_at > 60 * checkpoint_minutes
         stopped, save = ranks.sum(torch.tensor([float(stop()), float(due)])).bool().tolist()
@@ -168,8 +166,7 @@ def check_first_step(difference: float, size: float, precision: str, files: Sequ
     Raises:
         ReferenceMismatch: they do not agree: the file is another policy's, or its rows are not what they say.
     """
-    tolerance = 1e-4 if precision == "fp32" else 2e-2
-    if not difference <= tolerance * (1 + size):  # NaN is not either
+    if not difference <= tolerance(precision) * (1 + size):  # NaN is not either
         raise ReferenceMismatch(
             f"before the first step the policy's log-probs differ from the reference by {difference:.4g} on average"
             f" (of {size:.4g}), so they are not those of the start policy: delete {' and '.join(map(str, files))}"

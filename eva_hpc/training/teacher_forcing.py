@@ -9,7 +9,9 @@ from transformers import AutoModelForCausalLM
 
 from eva_hpc.inference.engine import ModelSource
 from eva_hpc.inference.loading import attention_implementation, load_config
+from eva_hpc.training.attention import supports
 from eva_hpc.training.logprobs import SequenceLogProbs
+from eva_hpc.training.packing import Tree, lay_out
 
 
 class TeacherForcing:
@@ -25,36 +27,35 @@ class TeacherForcing:
         torch.set_num_threads(threads)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._batch_tokens = batch_tokens
+        config = load_config(model)
+        self._packs = supports(config)
         policy = AutoModelForCausalLM.from_pretrained(
             model.path,
             revision=model.revision,
             dtype=getattr(torch, model.dtype),
             use_safetensors=True,
-            attn_implementation=attention_implementation(load_config(model), model.attention),
+            attn_implementation=attention_implementation(config, model.attention),
             trust_remote_code=model.trust_remote_code,
         )
         self._model = SequenceLogProbs(policy).to(self._device).eval()
 
-    def log_probs(self, rows: Sequence[tuple[list[int], list[int]]]) -> list[float]:
-        """Sum of the log-probs of each response's tokens, natural log; rows are (prompt tokens, response tokens), not empty."""
-        order = sorted(range(len(rows)), key=lambda i: -sum(map(len, rows[i])))
-        values = [0.0] * len(rows)
-        while order:
-            width = sum(map(len, rows[order[0]]))
-            size = max(1, self._batch_tokens // width)
-            batch, order = order[:size], order[size:]
-            for i, value in zip(batch, self._batch([rows[i] for i in batch], width), strict=True):
-                values[i] = value
-        return values
+    def log_probs(self, trees: Sequence[Tree]) -> list[list[float]]:
+        """For each prompt the sums of the log-probs of its completions' tokens, natural log.
 
-    @torch.inference_mode()
-    def _batch(self, rows: Sequence[tuple[list[int], list[int]]], width: int) -> list[float]:
-        tokens, positions, targets = [], [], []
-        for number, (prompt, response) in enumerate(rows):
-            tokens.append(prompt + response + [0] * (width - len(prompt) - len(response)))
-            first = number * width + len(prompt) - 1  # the logits at one position predict the token at the next
-            positions += range(first, first + len(response))
-            targets += response
-        values = self._model(*(torch.tensor(part, device=self._device) for part in (tokens, positions, targets)))
-        found: list[float] = values.double().tolist()
-        return found
+        A batch holds trees of like size, one after the other in a row where the architecture can, and at most so many tokens as
+        the limits say, or one tree.
+        """
+        pieces = list(trees)
+        if not self._packs:
+            pieces = [Tree(tree.prompt, (completion,)) for tree in trees for completion in tree.completions]
+        order = sorted(range(len(pieces)), key=lambda i: -pieces[i].size)
+        values: list[list[float]] = [[] for _ in pieces]
+        while order:
+            size = max(1, self._batch_tokens // pieces[order[0]].size)
+            batch, order = order[:size], order[size:]
+            with torch.inference_mode():
+                found = iter(self._model(lay_out([pieces[i] for i in batch], self._packs, self._device)).double().tolist())
+            for i in batch:
+                values[i] = [next(found) for _ in pieces[i].completions]
+        flat = (value for of_piece in values for value in of_piece)
+        return [[next(flat) for _ in tree.completions] for tree in trees]

@@ -10,15 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
+from transformers import AutoConfig
 
 from eva_hpc.config.optimiser import Optimiser, needs_reference, needs_win_probabilities
+from eva_hpc.config.site import Engine
 from eva_hpc.store.records import Pair, write_jsonl
 from eva_hpc.training import checkpoints, train_log
-from eva_hpc.training.batches import MicroBatch, length, micro_batches, optimiser_steps, rows, why_unusable
+from eva_hpc.training.attention import supports
+from eva_hpc.training.batches import MicroBatch, optimiser_steps, why_unusable
 from eva_hpc.training.distributed import Ranks
 from eva_hpc.training.engine import Source, export, frozen, load
+from eva_hpc.training.flops import Flops
 from eva_hpc.training.interrupt import Interrupted
 from eva_hpc.training.losses import LOSSES, PairLogProbs
+from eva_hpc.training.reading import PairReader
 from eva_hpc.training.reference import check_first_step, complete
 from eva_hpc.training.schedule import learning_rate
 
@@ -69,8 +74,7 @@ def train(
     out: Path,
     work: Path,
     ranks: Ranks,
-    micro_batch: int,
-    checkpoint_minutes: float,
+    limits: Engine,
     reference_cache: Path | None,
     progress: Callable[[int, int], None],
     stop: Callable[[], bool],
@@ -90,8 +94,7 @@ def train(
         out: folder for results, kept between attempts.
         work: folder for checkpoints, kept between attempts, seen by all ranks.
         ranks: the process group, see :func:`eva_hpc.training.distributed.distributed`.
-        micro_batch: pairs per rank in one forward pass; changes no result beyond rounding.
-        checkpoint_minutes: minutes between checkpoints.
+        limits: how this hardware is used; changes no result beyond rounding.
         reference_cache: a file of reference log-probs shared with other runs with the same reference and pairs: used if
             there, else written.
         progress: called with steps done and steps in all.
@@ -110,23 +113,28 @@ def train(
         if set_aside:
             write_jsonl(out / "set_aside.jsonl", set_aside)
     held_in = [out / "reference.safetensors", *([reference_cache] if reference_cache else [])]
+    supported = supports(
+        AutoConfig.from_pretrained(policy.path, revision=policy.revision, trust_remote_code=policy.trust_remote_code)
+    )
     references = None
     if needs_reference(settings) and reference is not None:
-        with frozen(settings, reference, ranks, micro_batch) as log_probs:
-            references = complete(log_probs, usable, held_in, ranks, micro_batch, checkpoint_minutes, stop)
-    engine = load(settings, policy, ranks, micro_batch)
+        with frozen(settings, reference, ranks, limits) as log_probs:
+            reader = PairReader(log_probs, usable, limits, ranks, supported=supported)
+            references = complete(reader, held_in, ranks, settings.precision, limits.checkpoint_minutes, stop)
+    engine = load(settings, policy, ranks, limits)
+    reader = PairReader(engine, usable, limits, ranks, supported=supported, flops=Flops.of(engine.module.policy))
     if needs_reference(settings) and reference is None:
         # Before the checkpoint is loaded: afterwards the weights are no longer the start policy's.
         engine.eval()
-        references = complete(engine, usable, held_in, ranks, micro_batch, checkpoint_minutes, stop)
+        references = complete(reader, held_in, ranks, settings.precision, limits.checkpoint_minutes, stop)
         engine.train()
+    reader.choose_layout(settings.precision)
     log = out / "train_log.jsonl"
     start = checkpoints.restore(engine, work / "checkpoints", train_log.count(log), ranks)
     if ranks.rank == 0:
         train_log.cut_back(log, start)
 
     steps = optimiser_steps(len(usable), settings.batch_size, settings.epochs, seed, settings.steps)
-    lengths = [length(pair) for pair in usable]
     known = Known(
         tokens=torch.tensor([[len(pair[side]["tokens"]) for pair in usable] for side in SIDES], device=ranks.device),
         references=None if references is None else torch.stack([references.chosen, references.rejected]).to(ranks.device),
@@ -144,11 +152,11 @@ def train(
         )
         for group in engine.optimizer.param_groups:
             group["lr"] = rate
-        batches = micro_batches(steps[step], lengths, ranks.rank, ranks.world_size, micro_batch)
-        sums = _backward(engine, settings, usable, batches, known, ranks.device)
+        batches = reader.micro_batches(steps[step])
+        sums = _backward(engine, settings, reader, batches, known, ranks.device)
         engine.step()
 
-        due = ranks.rank == 0 and time.monotonic() - saved_at > 60 * checkpoint_minutes
+        due = ranks.rank == 0 and time.monotonic() - saved_at > 60 * limits.checkpoint_minutes
         flags = torch.tensor([float(stop()), float(due)], device=ranks.device)
         total = ranks.sum(torch.cat([sums, flags])).tolist()
         loss, margin, accuracy, chosen, rejected, difference, size = (value / len(steps[step]) for value in total[:7])
@@ -188,7 +196,7 @@ def train(
 def _backward(
     engine: deepspeed.DeepSpeedEngine,
     settings: Optimiser,
-    pairs: Sequence[Pair],
+    reader: PairReader,
     batches: Sequence[MicroBatch],
     known: Known,
     device: torch.device,
@@ -202,8 +210,7 @@ def _backward(
     sums = torch.zeros(7, device=device)
     for number, batch in enumerate(batches):
         engine.set_gradient_accumulation_boundary(number == len(batches) - 1)
-        inputs = rows(pairs, batch, device)
-        logps = engine(inputs.tokens, inputs.positions, inputs.targets).view(2, -1)
+        logps = reader(batch)
         weights = torch.tensor(batch.weights, device=device)
         result = LOSSES[settings.loss](known.with_policy(logps, batch.indices), settings)
         engine.backward((result.loss * weights).sum(), scale_wrt_gas=False)

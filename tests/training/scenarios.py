@@ -21,6 +21,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from eva_hpc.config.optimiser import DPO, IPO, ORPO, RPO, SPPO, Optimiser, SimPO
+from eva_hpc.config.site import Engine
 from eva_hpc.store.records import Pair
 
 COMMON: dict[str, Any] = {
@@ -94,7 +95,7 @@ class Training:
 
     folder: Path
     model: Path
-    micro_batch: int
+    limits: Engine
     pairs: list[Pair] = dataclasses.field(default_factory=lambda: PAIRS)
     settings: Optimiser = SETTINGS
     reference: Path | None = None
@@ -141,8 +142,7 @@ def outcome(one: Training, ranks: Any) -> dict[str, Any]:
             out=one.folder,
             work=one.folder / "work",
             ranks=ranks,
-            micro_batch=one.micro_batch,
-            checkpoint_minutes=60,
+            limits=one.limits,
             reference_cache=one.cache,
             progress=lambda done, total: None,
             stop=asked_to_stop,
@@ -153,9 +153,14 @@ def outcome(one: Training, ranks: Any) -> dict[str, Any]:
     return dataclasses.asdict(report)
 
 
-def training(folder: Path, model: Path, *, world_size: int, micro_batch: int, **arguments: Any) -> None:
-    """One call of `train` on every rank."""
-    trainings(world_size, Training(folder, model, micro_batch, **arguments))
+def training(folder: Path, model: Path, *, world_size: int, tokens: int, **arguments: Any) -> None:
+    """One call of `train` on every rank, with so many tokens in a forward pass."""
+    trainings(world_size, Training(folder, model, **{"limits": limits(tokens), **arguments}))
+
+
+def limits(tokens: int, **switches: Any) -> Engine:
+    """An hour between checkpoints, so that none is written but where training is stopped."""
+    return Engine(micro_batch_tokens=tokens, checkpoint_minutes=60.0, **switches)
 
 
 def main(folder: Path) -> None:
@@ -168,34 +173,36 @@ def main(folder: Path) -> None:
     llama, gemma = folder / "llama", folder / "gemma2"
     _in_ranks(1, lambda rank, port: (tiny_policy(llama, "llama"), tiny_policy(gemma, "gemma2"))[0] and None)
 
-    training(folder / "two_ranks", llama, world_size=2, micro_batch=2, pairs=[*PAIRS, TOO_LONG], cache=folder / "cache")
+    training(folder / "two_ranks", llama, world_size=2, tokens=128, pairs=[*PAIRS, TOO_LONG], cache=folder / "cache")
     training(
         folder / "one_rank",
         llama,
         world_size=1,
-        micro_batch=4,
+        tokens=256,
         settings=SETTINGS.model_copy(update={"gradient_checkpointing": False}),
+        limits=limits(256, packing=False, shared_prompt=False),
     )
+    training(folder / "four_ranks", llama, world_size=4, tokens=64, limits=limits(64, shared_prompt=False))
 
     # Stopped by rank 1 alone, while the reference is computed and after the third step; then a torn log.
     resumed = folder / "resumed"
-    training(resumed, llama, world_size=2, micro_batch=2, stop=lambda rank, calls: rank == 1 and calls == 1)
+    training(resumed, llama, world_size=2, tokens=128, stop=lambda rank, calls: rank == 1 and calls == 1)
     shutil.copytree(resumed, folder / "stopped_in_reference")
-    training(resumed, llama, world_size=2, micro_batch=2, stop=lambda rank, calls: rank == 1 and calls == 3)
+    training(resumed, llama, world_size=2, tokens=128, stop=lambda rank, calls: rank == 1 and calls == 3)
     shutil.copytree(resumed, folder / "stopped")
     with (resumed / "train_log.jsonl").open("a") as log:
         log.write('{"step":4,"loss":9.9}\n{"step":5,"lo')
-    training(resumed, llama, world_size=2, micro_batch=2)
+    training(resumed, llama, world_size=2, tokens=128)
 
     # Its checkpoint is of two ranks.
     shutil.copytree(folder / "stopped", folder / "fewer_ranks")
-    training(folder / "fewer_ranks", llama, world_size=1, micro_batch=4)
+    training(folder / "fewer_ranks", llama, world_size=1, tokens=256)
 
     few = SETTINGS.model_copy(update={"epochs": 1, "batch_size": 4})
-    training(folder / "gemma2_trained", gemma, world_size=2, micro_batch=1, pairs=PAIRS[:7], settings=few)
-    training(folder / "stale_reference", gemma, world_size=2, micro_batch=1, settings=few, cache=folder / "cache")
+    training(folder / "gemma2_trained", gemma, world_size=2, tokens=64, pairs=PAIRS[:7], settings=few)
+    training(folder / "stale_reference", gemma, world_size=2, tokens=64, settings=few, cache=folder / "cache")
     half = few.model_copy(update={"precision": "bf16"})
-    training(folder / "bf16", llama, world_size=2, micro_batch=1, pairs=PAIRS[:7], settings=half)
+    training(folder / "bf16", llama, world_size=2, tokens=64, pairs=PAIRS[:7], settings=half)
     other_losses(folder, llama, gemma)
 
 
@@ -203,18 +210,18 @@ def frozen_then_gone(folder: Path, model: Path) -> None:
     """Leaves in frozen.json how many parameters a frozen policy had, and how many are in memory after it."""
     import torch
 
-    from eva_hpc.training.batches import MicroBatch, rows
     from eva_hpc.training.distributed import distributed
     from eva_hpc.training.engine import frozen
+    from eva_hpc.training.packing import lay_out, trees_of
 
     def parameters() -> int:
         return sum(isinstance(thing, torch.nn.Parameter) for thing in gc.get_objects())
 
     with distributed(0, 1, 0, None, 1) as ranks:
-        inputs = rows(PAIRS, MicroBatch((0, 1), (1.0, 1.0)), ranks.device)
-        with frozen(SETTINGS, source(model), ranks, 2) as log_probs, torch.no_grad():
+        batch = lay_out(trees_of(PAIRS[0], True), True, ranks.device)
+        with frozen(SETTINGS, source(model), ranks, limits(64)) as log_probs, torch.no_grad():
             before = parameters()
-            log_probs(inputs.tokens, inputs.positions, inputs.targets)
+            log_probs(batch)
             during = parameters()
         (folder / "frozen.json").write_text(json.dumps([before, during, parameters()]))
 
@@ -223,15 +230,15 @@ def other_losses(folder: Path, llama: Path, gemma: Path) -> None:
     """Few steps with each loss; SPPO is also stopped by rank 1 after its first step and resumed by other processes."""
     bare = [{**pair, "rejected": {**pair["rejected"], "win_probability": None}} for pair in PAIRS[:1]]
     losses = [
-        Training(folder / loss, llama, 1, PAIRS[:7], settings, reference=gemma if loss == "ipo" else None)
+        Training(folder / loss, llama, limits(64), PAIRS[:7], settings, reference=gemma if loss == "ipo" else None)
         for loss, settings in LOSSES.items()
     ]
     stopped = dataclasses.replace(losses[1], folder=folder / "sppo_resumed", stop=lambda rank, calls: rank == 1 and calls == 2)
     trainings(
         2,
         *losses,
-        Training(folder / "no_pairs", llama, 1, [TOO_LONG]),
-        Training(folder / "no_win_probability", llama, 1, bare, LOSSES["sppo"]),  # type: ignore[arg-type]
+        Training(folder / "no_pairs", llama, limits(64), [TOO_LONG]),
+        Training(folder / "no_win_probability", llama, limits(64), bare, LOSSES["sppo"]),  # type: ignore[arg-type]
         stopped,
     )
     shutil.copytree(stopped.folder, folder / "sppo_stopped")
