@@ -88,15 +88,16 @@ def pairs(
         if wins is not None:
             of_prompt = _wins_in_use(record, wins.get(prompt_id, ()), k)
             chosen["win_probability"], rejected["win_probability"] = (_probability(prompt_id, j, of_prompt[j]) for j in outcome)
-        made.append(
-            Pair(
-                prompt_id=prompt_id,
-                prompt=record["prompt"],
-                prompt_tokens=record["prompt_tokens"],
-                chosen=chosen,
-                rejected=rejected,
-            )
+        pair = Pair(
+            prompt_id=prompt_id,
+            prompt=record["prompt"],
+            prompt_tokens=record["prompt_tokens"],
+            chosen=chosen,
+            rejected=rejected,
         )
+        if "policy" in record:
+            pair["policy"] = record["policy"]
+        made.append(pair)
     return made, set_aside
 
 
@@ -129,7 +130,10 @@ def _choose(used: Mapping[int, float], choice: Choice, min_margin: float, seed: 
 
 def _side(record: Responses, j: int, reward: float) -> Side:
     response = record["responses"][j]
-    return Side(text=response["text"], tokens=response["tokens"], reward=reward)
+    side = Side(text=response["text"], tokens=response["tokens"], reward=reward)
+    if (logprob := response.get("logprob")) is not None:
+        side["logprob"] = logprob
+    return side
 
 
 def _wins_in_use(record: Responses, wins: Sequence[float | None], k: int | None) -> Sequence[float | None]:

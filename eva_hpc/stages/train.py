@@ -62,6 +62,7 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
             work=context.work,
             ranks=ranks,
             limits=context.engine,
+            sampler=(reference or inputs["policy"]).name if context.engine.reference_logps == "sampler" else None,
             reference_cache=context.store.cache("reference", f"{cache}.safetensors"),
             progress=context.progress,
             stop=context.stop,

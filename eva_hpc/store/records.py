@@ -4,10 +4,11 @@ A prompt, its responses, their rewards and the pair made of them::
 
     {"id": "9f1c…", "prompt": "Reverse: kapol", "source": "lab", "parent": null, "operator": null, "depth": 0, "round": 0}
     {"prompt_id": "9f1c…", "prompt": "Reverse: kapol", "prompt_tokens": [1, 7, …],
-     "responses": [{"text": "lopak", "tokens": [31, …], "finish": "stop", "logprob": -1.7}, …]}
+     "responses": [{"text": "lopak", "tokens": [31, …], "finish": "stop", "logprob": -1.7}, …], "policy": "61de7a…"}
     {"prompt_id": "9f1c…", "rewards": [1.0, 0.42, …]}
     {"prompt_id": "9f1c…", "prompt": "Reverse: kapol", "prompt_tokens": [1, 7, …],
-     "chosen": {"text": "lopak", "tokens": […], "reward": 1.0}, "rejected": {"text": "kapol", "tokens": […], "reward": 0.42}}
+     "chosen": {"text": "lopak", "tokens": […], "reward": 1.0, "logprob": -1.7},
+     "rejected": {"text": "kapol", "tokens": […], "reward": 0.42, "logprob": -2.9}, "policy": "61de7a…"}
 """
 
 from __future__ import annotations
@@ -45,12 +46,16 @@ class Response(TypedDict):
 
 
 class Responses(TypedDict):
-    """All responses of one prompt, in the order of their index j: the first k are the k-response experiment."""
+    """All responses of one prompt, in the order of their index j: the first k are the k-response experiment.
+
+    `policy` is the key of the policy that sampled them.
+    """
 
     prompt_id: str
     prompt: str
     prompt_tokens: list[int]
     responses: list[Response]
+    policy: NotRequired[str]
 
 
 class Rewards(TypedDict):
@@ -66,24 +71,26 @@ class Rewards(TypedDict):
 
 
 class Side(TypedDict):
-    """One response of a pair. `win_probability` is the mean probability with which it beats the prompt's responses; `rewritten`
-    says that no policy sampled it."""
+    """One response of a pair. `logprob` as in :class:`Response`, where a policy sampled it; `win_probability` is the mean
+    probability with which it beats the prompt's responses; `rewritten` says that no policy sampled it."""
 
     text: str
     tokens: list[int]
     reward: float
+    logprob: NotRequired[float]
     win_probability: NotRequired[float]
     rewritten: NotRequired[bool]
 
 
 class Pair(TypedDict):
-    """A preference pair."""
+    """A preference pair. `policy` is the key of the policy that sampled its responses."""
 
     prompt_id: str
     prompt: str
     prompt_tokens: list[int]
     chosen: Side
     rejected: Side
+    policy: NotRequired[str]
 
 
 def read_jsonl(path: Path) -> list[Any]:

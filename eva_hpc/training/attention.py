@@ -1,10 +1,11 @@
 """Attention over trees of tokens, exact: a token sees the prompt of its tree and what is before it in its own completion.
 
-Registered with transformers as an attention implementation, so that it serves every architecture that takes one. On a GPU it is
-FlexAttention with a block mask, which skips what no token sees. Elsewhere the trees are brought side by side for attention alone,
-in groups of like size, and go through PyTorch's scaled dot-product attention, or plain matrix products where scores are capped.
+Registered with transformers as an attention implementation, it serves every architecture that takes one. On a GPU it is
+FlexAttention with a block mask, which skips what no token sees. Elsewhere the trees are brought side by side, for attention
+alone, in groups of like size; they go through PyTorch's scaled dot-product attention, or plain matrix products where scores are
+capped.
 
-Under a sliding window a token sees those at a distance below the window in its own text: positions count, not places in the row.
+Under a sliding window a token sees those at a distance below the window in its own text: positions count, not places in a row.
 """
 
 from __future__ import annotations
@@ -144,7 +145,7 @@ def _bias(group: _Group, window: int | None, dtype: torch.dtype) -> torch.Tensor
 def supports(config: PretrainedConfig) -> bool:
     """Whether transformers lets a model of this configuration use another attention, and this one knows all its layers."""
     mapping = AutoModelForCausalLM._model_mapping
-    model = mapping[type(config)] if type(config) in mapping else None  # of models with code of their own nothing is known
+    model = mapping.get(type(config), None)  # of models with code of their own nothing is known
     kinds = set(getattr(config.get_text_config(), "layer_types", None) or ())
     return bool(getattr(model, "_supports_attention_backend", False)) and kinds <= {"full_attention", "sliding_attention"}
 
@@ -199,7 +200,7 @@ def _in_groups(
     window: int | None,
 ) -> torch.Tensor:
     """[heads, cells, d] from [heads, cells, d] and [key heads, cells, d], a group of trees at a time."""
-    heads, cells, size = query.shape
+    heads, _, size = query.shape
     outputs = []
     for group, bias in zip(branches.groups, branches.biases(window, query.dtype), strict=True):
         trees, longest = group.places.shape
@@ -220,7 +221,7 @@ def _in_groups(
 def _capped(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None, scaling: float, softcap: float
 ) -> torch.Tensor:
-    """Attention with capped scores, as in section 2 of the Gemma 2 report (arXiv 2408.00118); all [trees, heads, longest, d]."""
+    """Attention with capped scores, section 2 of the Gemma 2 report (arXiv 2408.00118); all [trees, heads, longest, d]."""
     scores = softcap * torch.tanh(query @ key.transpose(-1, -2) * (scaling / softcap))
     if bias is None:
         longest = scores.shape[-1]

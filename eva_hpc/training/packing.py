@@ -2,7 +2,7 @@
 
 A tree is a prompt and the completions that go on from it, [prompt | completion 1 | completion 2 | …]. A pair is one tree of two
 completions that share the prompt's computation, or two trees of one completion each. Each token's position is that in its own
-text, and in attention it sees what is before it there: the prompt and its own completion, see :mod:`eva_hpc.training.attention`.
+text, and in attention it sees what is before it there, the prompt and its own completion (:mod:`eva_hpc.training.attention`).
 """
 
 from __future__ import annotations

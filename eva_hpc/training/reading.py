@@ -54,6 +54,7 @@ class PairReader:
         self.packed = limits.packing and supported
         self.shared_prompt = limits.shared_prompt and supported
         self.flops = flops
+        self._chosen = False
         self._ranks = ranks
         self._budget = limits.micro_batch_tokens
 
@@ -65,8 +66,9 @@ class PairReader:
         Raises:
             ValueError: the layout cannot be computed at all.
         """
-        if not (self.packed or self.shared_prompt):
+        if self._chosen or not (self.packed or self.shared_prompt):
             return
+        self._chosen = True
         order = sorted(range(len(self.pairs)), key=lambda index: (-self.size(index), index))
         tried = [self.pairs[index] for index in (order[self._ranks.rank % len(order)], order[-1])]
         with torch.no_grad():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from transformers import AutoConfig
 
-from eva_hpc.config.optimiser import Optimiser, needs_reference, needs_win_probabilities
+from eva_hpc.config.optimiser import ORPO, Optimiser, SimPO, needs_reference, needs_win_probabilities
 from eva_hpc.config.site import Engine
 from eva_hpc.store.records import Pair, write_jsonl
 from eva_hpc.training import checkpoints, train_log
@@ -25,6 +25,7 @@ from eva_hpc.training.interrupt import Interrupted
 from eva_hpc.training.losses import LOSSES, PairLogProbs
 from eva_hpc.training.reading import PairReader
 from eva_hpc.training.reference import check_first_step, complete
+from eva_hpc.training.sampler_logps import Sampled
 from eva_hpc.training.schedule import learning_rate
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def train(
     ranks: Ranks,
     limits: Engine,
     reference_cache: Path | None,
+    sampler: str | None = None,
     progress: Callable[[int, int], None],
     stop: Callable[[], bool],
 ) -> TrainReport:
@@ -97,6 +99,8 @@ def train(
         limits: how this hardware is used; changes no result beyond rounding.
         reference_cache: a file of reference log-probs shared with other runs with the same reference and pairs: used if
             there, else written.
+        sampler: the key of the reference policy, so that the log-probs it noted when it sampled the pairs' responses can stand
+            for computed ones; None: they do not.
         progress: called with steps done and steps in all.
         stop: whether to save and leave; asked on every rank after every step, and one rank's yes is enough.
 
@@ -116,17 +120,24 @@ def train(
     supported = supports(
         AutoConfig.from_pretrained(policy.path, revision=policy.revision, trust_remote_code=policy.trust_remote_code)
     )
+    sampled = None if sampler is None or isinstance(settings, SimPO | ORPO) else Sampled.of(usable, sampler, settings.beta)
+    known_how = {
+        "precision": settings.precision,
+        "checkpoint_minutes": limits.checkpoint_minutes,
+        "stop": stop,
+        "sampled": sampled,
+    }
     references = None
     if needs_reference(settings) and reference is not None:
         with frozen(settings, reference, ranks, limits) as log_probs:
             reader = PairReader(log_probs, usable, limits, ranks, supported=supported)
-            references = complete(reader, held_in, ranks, settings.precision, limits.checkpoint_minutes, stop)
+            references = complete(reader, held_in, ranks, **known_how)
     engine = load(settings, policy, ranks, limits)
     reader = PairReader(engine, usable, limits, ranks, supported=supported, flops=Flops.of(engine.module.policy))
     if needs_reference(settings) and reference is None:
         # Before the checkpoint is loaded: afterwards the weights are no longer the start policy's.
         engine.eval()
-        references = complete(reader, held_in, ranks, settings.precision, limits.checkpoint_minutes, stop)
+        references = complete(reader, held_in, ranks, **known_how)
         engine.train()
     reader.choose_layout(settings.precision)
     log = out / "train_log.jsonl"

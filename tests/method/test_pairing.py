@@ -37,9 +37,21 @@ def test_a_pair_is_the_best_and_the_worst_response_with_text_tokens_and_reward()
         "prompt_id": "p",
         "prompt": "Reverse: kapol",
         "prompt_tokens": [1, 7],
-        "chosen": {"text": "r1", "tokens": [1, 2], "reward": 1.0},
-        "rejected": {"text": "r2", "tokens": [2, 2], "reward": 0.0},
+        "chosen": {"text": "r1", "tokens": [1, 2], "reward": 1.0, "logprob": -1.0},
+        "rejected": {"text": "r2", "tokens": [2, 2], "reward": 0.0, "logprob": -1.0},
     }
+
+
+def test_a_pair_says_which_policy_sampled_it_and_with_which_log_probs_if_that_is_known():
+    record = responses(2)
+    record["policy"] = "61de7a"
+    record["responses"][0]["logprob"] = None
+
+    ((pair,), _) = pairs([record], {"p": [0.0, 1.0]})
+
+    assert pair["policy"] == "61de7a"
+    assert pair["chosen"]["logprob"] == -1.0
+    assert "logprob" not in pair["rejected"]
 
 
 def test_the_first_of_several_best_and_worst_responses_wins():

@@ -100,6 +100,7 @@ class Training:
     settings: Optimiser = SETTINGS
     reference: Path | None = None
     cache: Path | None = None
+    sampler: str | None = None
     stop: Callable[[int, int], bool] = lambda rank, calls: False
 
 
@@ -144,6 +145,7 @@ def outcome(one: Training, ranks: Any) -> dict[str, Any]:
             ranks=ranks,
             limits=one.limits,
             reference_cache=one.cache,
+            sampler=one.sampler,
             progress=lambda done, total: None,
             stop=asked_to_stop,
         )
@@ -163,9 +165,21 @@ def limits(tokens: int, **switches: Any) -> Engine:
     return Engine(micro_batch_tokens=tokens, checkpoint_minutes=60.0, **switches)
 
 
+def with_noted(pair: Pair, trained: Path, error: float) -> Pair:
+    """The pair with its reference log-probs in an earlier training as those of the sampler, the chosen one's off by `error`."""
+    from eva_hpc.training.reference import read
+
+    known = read([pair], [trained / "reference.safetensors"])
+    sides = {
+        "chosen": {**pair["chosen"], "logprob": float(known.chosen[0]) + error},
+        "rejected": {**pair["rejected"], "logprob": float(known.rejected[0])},
+    }
+    return {**pair, **sides, "policy": "theta"}  # type: ignore[typeddict-item]
+
+
 def main(folder: Path) -> None:
     """All scenarios."""
-    from eva_hpc.training import trainer  # noqa: F401  imported here, it need not be imported in every rank
+    from eva_hpc.training import sampler_logps, trainer  # noqa: F401  imported here, it need not be imported in every rank
     from tests.tiny_models import tiny_policy
 
     gc.collect()
@@ -173,7 +187,7 @@ def main(folder: Path) -> None:
     llama, gemma = folder / "llama", folder / "gemma2"
     _in_ranks(1, lambda rank, port: (tiny_policy(llama, "llama"), tiny_policy(gemma, "gemma2"))[0] and None)
 
-    training(folder / "two_ranks", llama, world_size=2, tokens=128, pairs=[*PAIRS, TOO_LONG], cache=folder / "cache")
+    training(folder / "two_ranks", llama, world_size=2, tokens=64, pairs=[*PAIRS, TOO_LONG], cache=folder / "cache")
     training(
         folder / "one_rank",
         llama,
@@ -184,15 +198,22 @@ def main(folder: Path) -> None:
     )
     training(folder / "four_ranks", llama, world_size=4, tokens=64, limits=limits(64, shared_prompt=False))
 
+    # What a sampler noted: right but for rounding, and for most pairs; and wrong.
+    sampler_logps.TRIED = 5
+    for name, error in (("sampled", 0.001), ("sampled_wrongly", 1.0)):
+        noted = [with_noted(pair, folder / "two_ranks", error * (-1) ** number) for number, pair in enumerate(PAIRS)]
+        noted[0]["policy"] = "another"
+        training(folder / name, llama, world_size=2, tokens=64, pairs=noted, sampler="theta")
+
     # Stopped by rank 1 alone, while the reference is computed and after the third step; then a torn log.
     resumed = folder / "resumed"
-    training(resumed, llama, world_size=2, tokens=128, stop=lambda rank, calls: rank == 1 and calls == 1)
+    training(resumed, llama, world_size=2, tokens=64, stop=lambda rank, calls: rank == 1 and calls == 1)
     shutil.copytree(resumed, folder / "stopped_in_reference")
-    training(resumed, llama, world_size=2, tokens=128, stop=lambda rank, calls: rank == 1 and calls == 3)
+    training(resumed, llama, world_size=2, tokens=64, stop=lambda rank, calls: rank == 1 and calls == 3)
     shutil.copytree(resumed, folder / "stopped")
     with (resumed / "train_log.jsonl").open("a") as log:
         log.write('{"step":4,"loss":9.9}\n{"step":5,"lo')
-    training(resumed, llama, world_size=2, tokens=128)
+    training(resumed, llama, world_size=2, tokens=64)
 
     # Its checkpoint is of two ranks.
     shutil.copytree(folder / "stopped", folder / "fewer_ranks")
@@ -233,7 +254,7 @@ def other_losses(folder: Path, llama: Path, gemma: Path) -> None:
         Training(folder / loss, llama, limits(64), PAIRS[:7], settings, reference=gemma if loss == "ipo" else None)
         for loss, settings in LOSSES.items()
     ]
-    stopped = dataclasses.replace(losses[1], folder=folder / "sppo_resumed", stop=lambda rank, calls: rank == 1 and calls == 2)
+    stopped = dataclasses.replace(losses[1], folder=folder / "sppo_resumed", stop=lambda rank, calls: rank == 1 and calls == 1)
     trainings(
         2,
         *losses,

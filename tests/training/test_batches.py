@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eva_hpc.store.records import Pair
-from eva_hpc.training.batches import MicroBatch, epoch_order, micro_batches, optimiser_steps, rows, why_unusable
+from eva_hpc.training.batches import epoch_order, micro_batches, optimiser_steps, why_unusable
 
 
 def pair(prompt: list[int], chosen: list[int], rejected: list[int]) -> Pair:
@@ -56,28 +56,40 @@ def test_the_order_depends_on_seed_and_epoch_alone() -> None:
     assert len({tuple(epoch_order(30, seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
 
 
-@given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=30), world_size=sizes, micro_batch=sizes, data=st.data())
+@given(
+    lengths=st.lists(st.integers(1, 50), min_size=1, max_size=30),
+    world_size=sizes,
+    budget=st.integers(1, 120),
+    packed=st.booleans(),
+    data=st.data(),
+)
 def test_over_all_ranks_every_pair_of_a_step_comes_once_and_the_ranks_stay_in_step(
-    lengths: list[int], world_size: int, micro_batch: int, data: st.DataObject
+    lengths: list[int], world_size: int, budget: int, packed: bool, data: st.DataObject
 ) -> None:
-    indices = data.draw(st.lists(st.sampled_from(range(len(lengths))), min_size=1, unique=True))
-    by_rank = [micro_batches(indices, lengths, rank, world_size, micro_batch) for rank in range(world_size)]
+    indices = data.draw(st.lists(st.sampled_from(range(len(lengths))), min_size=1))  # one may come twice
+    known = dict(enumerate(lengths))
+    by_rank = [micro_batches(indices, known, known, rank, world_size, budget, packed) for rank in range(world_size)]
 
     assert len({len(batches) for batches in by_rank}) == 1
-    everything = [batch for batches in by_rank for batch in batches]
-    assert all(1 <= len(batch.indices) <= micro_batch for batch in everything)
-    assert Counter(i for batch in everything for i in batch.indices if i >= 0) == Counter(indices)
+    everything = [[i for i in batch.indices if i >= 0] for batches in by_rank for batch in batches]
+    assert Counter(i for part in everything for i in part) == Counter(indices)
+    for part in everything:
+        held = [lengths[i] for i in part]
+        assert len(held) <= 1 or (sum(held) if packed else len(held) * max(held)) <= budget
 
 
-@given(losses=st.lists(st.floats(-5, 5), min_size=1, max_size=30), world_size=sizes, micro_batch=sizes)
+@given(
+    losses=st.lists(st.floats(-5, 5), min_size=1, max_size=30), world_size=sizes, budget=st.integers(1, 9), packed=st.booleans()
+)
 def test_summed_over_micro_batches_and_averaged_over_ranks_the_weighted_losses_are_the_mean(
-    losses: list[float], world_size: int, micro_batch: int
+    losses: list[float], world_size: int, budget: int, packed: bool
 ) -> None:
     indices = range(len(losses))
+    ones = dict.fromkeys(indices, 1)
     of_ranks = [
         sum(
             weight * (losses[index] if index >= 0 else 1e9)
-            for batch in micro_batches(indices, [1] * len(losses), rank, world_size, micro_batch)
+            for batch in micro_batches(indices, ones, ones, rank, world_size, budget, packed)
             for index, weight in zip(batch.indices, batch.weights, strict=True)
         )
         for rank in range(world_size)
@@ -86,13 +98,29 @@ def test_summed_over_micro_batches_and_averaged_over_ranks_the_weighted_losses_a
     assert sum(of_ranks) / world_size == pytest.approx(sum(losses) / len(losses), abs=1e-9)
 
 
-def test_micro_batches_hold_pairs_of_like_length() -> None:
-    lengths = [3, 40, 5, 42, 4, 41, 6, 43]
+def test_padded_micro_batches_hold_pairs_of_like_length() -> None:
+    lengths = dict(enumerate([3, 40, 5, 42, 4, 41, 6, 43]))
 
-    first, second = micro_batches(range(8), lengths, rank=0, world_size=2, micro_batch=2)
+    first, second = micro_batches(range(8), lengths, lengths, 0, 2, 86, packed=False)
 
     assert first.indices == (7, 5)
     assert second.indices == (6, 4)
+
+
+@given(lengths=st.lists(st.integers(1, 50), min_size=8, max_size=60), world_size=st.integers(2, 4))
+def test_packed_micro_batches_are_as_few_as_fit_and_no_rank_waits_for_more_than_one_pair(
+    lengths: list[int], world_size: int
+) -> None:
+    known = dict(enumerate(lengths))
+    by_rank = [
+        micro_batches(range(len(lengths)), known, known, rank, world_size, 200, packed=True) for rank in range(world_size)
+    ]
+
+    fewest = -(-sum(lengths) // (200 * world_size))
+    assert fewest <= len(by_rank[0]) <= fewest + 1
+    for together in zip(*by_rank, strict=True):
+        work = [sum(lengths[i] for i in batch.indices if i >= 0) for batch in together]
+        assert max(work) - min(work) <= max(lengths)
 
 
 @pytest.mark.parametrize(
@@ -108,27 +136,3 @@ def test_micro_batches_hold_pairs_of_like_length() -> None:
 )
 def test_a_pair_that_does_not_fit_is_named_so_and_one_that_just_fits_is_used(record: Pair, reason: str | None) -> None:
     assert why_unusable(record, max_length=10, max_prompt_length=4) == reason
-
-
-def described(pairs: list[Pair], batch: MicroBatch) -> tuple[list[list[int]], list[tuple[int, int]]]:
-    """The token rows, and (last token seen, token to predict) of every position that counts."""
-    import torch
-
-    made = rows(pairs, batch, torch.device("cpu"))
-    flat = made.tokens.flatten().tolist()
-    return made.tokens.tolist(), [(flat[p], t) for p, t in zip(made.positions.tolist(), made.targets.tolist(), strict=True)]
-
-
-def test_rows_are_prompt_response_padding_and_count_exactly_the_response_tokens() -> None:
-    tokens, predicted = described(
-        [pair([11, 12], [13], [14, 15]), pair([21], [22, 23, 24], [25])], MicroBatch((0, 1), (1.0, 1.0))
-    )
-
-    assert tokens == [[11, 12, 13, 0], [21, 22, 23, 24], [11, 12, 14, 15], [21, 25, 0, 0]]
-    assert predicted == [(12, 13), (21, 22), (22, 23), (23, 24), (12, 14), (14, 15), (21, 25)]
-
-
-def test_a_dummy_is_a_row_for_each_side() -> None:
-    tokens, _ = described([], MicroBatch((-1,), (0.0,)))
-
-    assert len(tokens) == 2

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from eva_hpc.training.batches import MicroBatch, rows
 from tests.training.scenarios import random_pairs
 
 pytestmark = pytest.mark.slow
@@ -19,20 +18,21 @@ def test_chunked_log_probs_and_gradients_are_those_of_the_whole_logits(
     from transformers import AutoModelForCausalLM
 
     from eva_hpc.training import logprobs
+    from eva_hpc.training.packing import lay_out, trees_of
 
     path: Path = request.getfixturevalue(family)
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="eager")
     monkeypatch.setattr(logprobs, "CHUNK_ELEMENTS", tokens_per_chunk * model.config.vocab_size)
     pairs = random_pairs(3)
-    inputs = rows(pairs, MicroBatch((0, 1, 2), (1.0, 1.0, 1.0)), torch.device("cpu"))
+    batch = lay_out([tree for pair in pairs for tree in trees_of(pair, False)], False, torch.device("cpu"))
 
-    found = logprobs.SequenceLogProbs(model)(inputs.tokens, inputs.positions, inputs.targets)
+    found = logprobs.SequenceLogProbs(model)(batch)
     (found * torch.arange(1.0, 7.0)).sum().backward()
     gradients = {name: value.grad.clone() for name, value in model.named_parameters()}
     model.zero_grad()
     expected = []
-    for side in ("chosen", "rejected"):
-        for pair in pairs:
+    for pair in pairs:
+        for side in ("chosen", "rejected"):
             prompt, response = pair["prompt_tokens"], pair[side]["tokens"]
             table = model(torch.tensor([prompt + response])).logits[0].log_softmax(-1)
             expected.append(table[len(prompt) - 1 : -1].gather(1, torch.tensor(response)[:, None]).sum())

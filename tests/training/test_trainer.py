@@ -113,6 +113,27 @@ def test_training_is_dpo_as_written_out_in_plain_pytorch(folder: Path) -> None:
     assert losses[-1] < 0.9 * losses[0]
 
 
+def test_log_probs_noted_by_the_sampler_stand_for_the_reference_if_a_part_computed_again_agrees(folder: Path) -> None:
+    import torch
+
+    from eva_hpc.training.reference import read
+
+    computed, sampled, refused = (
+        read(PAIRS, [folder / name / "reference.safetensors"]) for name in ("two_ranks", "sampled", "sampled_wrongly")
+    )
+
+    differs = (sampled.chosen - computed.chosen).abs() > 5e-4
+    assert int(differs.sum()) == 19 - 5  # of the pairs that were tried, and the first, which another policy sampled, it is ours
+    assert not differs[0]
+    assert log_column(folder / "sampled", "loss") == pytest.approx(log_column(folder / "two_ranks", "loss"), abs=1e-3)
+    told = json.loads((folder / "sampled" / "reference.json").read_text())
+    assert (told["taken"], told["tried"]) == (True, 5)
+    assert told["mean_error"] == pytest.approx(SETTINGS.beta * 0.001, rel=0.2)
+
+    assert torch.equal(refused.chosen, computed.chosen)
+    assert not json.loads((folder / "sampled_wrongly" / "reference.json").read_text())["taken"]
+
+
 def test_sppo_with_rmsprop_is_as_written_out_in_plain_pytorch(folder: Path) -> None:
     import torch
 
@@ -225,8 +246,8 @@ def test_stopped_twice_and_resumed_is_the_same_to_the_last_bit_as_never_stopped(
     assert all((value == expected[key]).all() for key, value in weights(resumed).items())
 
 
-def test_with_another_world_size_training_starts_again_from_the_start_policy(folder: Path) -> None:
-    assert outcome(folder / "fewer_ranks")["resumed_from"] == 0
+def test_with_another_world_size_training_goes_on_from_the_same_step(folder: Path) -> None:
+    assert outcome(folder / "fewer_ranks")["resumed_from"] == 3
     assert log_column(folder / "fewer_ranks", "loss") == pytest.approx(log_column(folder / "one_rank", "loss"), abs=2e-5)
 
 
