@@ -75,16 +75,20 @@ def test_shards_chunks_and_batches_change_nothing(shared_bench, sampled):
             assert one["logps"] == pytest.approx(other["logps"], abs=1e-4)
 
 
-def test_a_small_batch_is_one_row_at_a_time(shared_bench, sampled):
+def test_batches_of_one_prompt_and_rows_that_share_nothing_give_the_same(shared_bench, sampled, monkeypatch):
     from eva_hpc.stages.policy import read_policy
-    from eva_hpc.training.teacher_forcing import TeacherForcing
+    from eva_hpc.training import teacher_forcing
+    from eva_hpc.training.packing import Tree
 
     records = shared_bench.read(sampled[1], "responses.jsonl")
-    rows = [(record["prompt_tokens"], one["tokens"]) for record in records for one in record["responses"]]
+    trees = [Tree(record["prompt_tokens"], tuple(one["tokens"] for one in record["responses"])) for record in records]
     source = read_policy(shared_bench.store.find(sampled[0].identity).folder)
-    large, small = (TeacherForcing(source, 1, size).log_probs(rows) for size in (4096, 1))
-    assert large == pytest.approx(small, abs=1e-4)
-    assert TeacherForcing(source, 1, 4096).log_probs([]) == []
+    large, small = (teacher_forcing.TeacherForcing(source, 1, size).log_probs(trees) for size in (4096, 1))
+    monkeypatch.setattr(teacher_forcing, "supports", lambda config: False)
+    padded = teacher_forcing.TeacherForcing(source, 1, 512).log_probs(trees)
+    for one, *others in zip(large, small, padded, strict=True):
+        assert all(other == pytest.approx(one, abs=1e-4) for other in others)
+    assert teacher_forcing.TeacherForcing(source, 1, 4096).log_probs([]) == []
 
 
 def test_the_first_responses_to_the_first_prompts_are_the_smaller_experiment(shared_bench, sampled):
