@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from transformers import AttentionInterface, AutoModelForCausalLM, PretrainedConfig
 
 TREE_ATTENTION = "eva_tree"
@@ -29,6 +29,7 @@ Part = tuple[int, int, tuple[int, ...]]
 
 _LIKE_SIZE = 0.75
 _PADDING = -1
+_BLOCK, _PIECE = 128, 16
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Branches:
         """Tree, branch (0: the prompt, then the completions) and position of every place, [cells] each; tree -1 is padding."""
         tree = torch.full((self._cells,), _PADDING)
         branch, position = torch.zeros_like(tree), torch.arange(self._cells)
-        for number, part in enumerate(self._parts):
+        for number, part in enumerate(sorted(self._parts)):  # by place, so that a block holds neighbours
             own = slice(part[0], part[0] + _size(part))
             tree[own] = number
             branch[own], position[own] = _branch_and_position(part)
@@ -105,17 +106,42 @@ class Branches:
     def block_mask(self, window: int | None) -> BlockMask:
         """The mask of FlexAttention."""
         if window not in self._block_masks:
-            tree, branch, position = self.places
-
-            def sees(_batch: Any, _head: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-                distance = position[query] - position[key]
-                same = (tree[query] == tree[key]) & ((branch[key] == 0) | (branch[key] == branch[query]))
-                return same & (distance >= 0) & (distance < (window or self._cells))
-
-            self._block_masks[window] = create_block_mask(
-                sees, None, None, self._cells, self._cells, device=self._device, _compile=self._device.type == "cuda"
-            )
+            self._block_masks[window] = self._made_of_blocks(window)
         return self._block_masks[window]
+
+    def _made_of_blocks(self, window: int | None) -> BlockMask:
+        tree, branch, position = self.places
+        reach = self._cells if window is None else window
+
+        def sees(_batch: Any, _head: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+            distance = position[query] - position[key]
+            same = (tree[query] == tree[key]) & ((branch[key] == 0) | (branch[key] == branch[query]))
+            return same & (distance >= 0) & (distance < reach)
+
+        # Which pieces may hold two tokens of which one sees the other, from the least and the largest values in each: a mask of
+        # cells x cells never exists.
+        low, high = zip(*(_extremes(values) for values in self.places), strict=True)
+        alone = (low[0] == high[0]) & (low[1] == high[1])
+        maybe = (low[0][:, None] <= high[0]) & (high[0][:, None] >= low[0])
+        maybe &= (low[2][:, None] - high[2] < reach) & (high[2][:, None] - low[2] >= 0)
+        maybe &= ~(alone[:, None] & alone & (low[0][:, None] == low[0]) & (low[1][:, None] != low[1]) & (low[1] != 0))
+        maybe = maybe.tril()  # whom a token sees comes before it in the row
+        blocks = len(maybe) * _PIECE // _BLOCK
+        maybe = maybe.view(blocks, _BLOCK // _PIECE, blocks, _BLOCK // _PIECE).any(3).any(1)
+        return BlockMask.from_kv_blocks(
+            maybe.sum(1, dtype=torch.int32)[None, None],
+            maybe.int().argsort(dim=1, descending=True, stable=True).int()[None, None],
+            BLOCK_SIZE=_BLOCK,
+            mask_mod=sees,
+            seq_lengths=(self._cells, self._cells),
+        )
+
+
+def _extremes(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The least and the largest of each piece of [cells] values, up to a whole number of blocks."""
+    whole = -(-len(values) // _BLOCK) * _BLOCK
+    pieces = torch.cat([values, values[-1:].expand(whole - len(values))]).view(-1, _PIECE)
+    return pieces.amin(1), pieces.amax(1)
 
 
 def _size(part: Part) -> int:

@@ -124,6 +124,32 @@ def test_architectures_with_other_layers_or_code_of_their_own_are_not_packed() -
     assert not supports(Own())
 
 
+@pytest.mark.parametrize("window", [None, 40, 200])
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_block_mask_leaves_out_no_pair_of_tokens_and_skips_blocks(window: int | None, packed: bool) -> None:
+    import torch
+
+    from eva_hpc.training.attention import Branches
+    from eva_hpc.training.packing import Tree, lay_out
+
+    trees = [Tree([0] * 150, ([0] * 300, [0] * 310)), Tree([0] * 10, ([0] * 3, [0] * 5)), Tree([0] * 260, ([0] * 40,))]
+    branches = lay_out(trees, packed, torch.device("cpu")).branches
+    assert isinstance(branches, Branches)
+    mask = branches.block_mask(window)
+
+    tree, branch, position = branches.places
+    distance = position[:, None] - position
+    sees = (tree[:, None] == tree) & ((branch == 0) | (branch == branch[:, None])) & (distance >= 0)
+    sees &= distance < (window or 10**9)
+    blocks = mask.to_dense()[0, 0].bool()
+    cells = blocks.repeat_interleave(128, 0).repeat_interleave(128, 1)[: len(tree), : len(tree)]
+    assert not (sees & ~cells).any()
+    needed = torch.stack([torch.stack([part.any() for part in row.split(128, 1)]) for row in sees.split(128)])
+    assert blocks.sum() <= 1.6 * needed.sum()
+    query, key = torch.meshgrid(torch.arange(len(tree)), torch.arange(len(tree)), indexing="ij")
+    assert torch.equal(mask.mask_mod(None, None, query, key), sees)
+
+
 def test_responses_of_a_prompt_share_it_however_many_they_are() -> None:
     import torch
 
