@@ -3,6 +3,7 @@
 Short form::
 
     optimiser: simpo                 {loss: simpo}                  also dpo, ipo, sppo, rpo, orpo
+    optimiser: {lora: {}, learning_rate: 5e-5}                      DPO of low-rank adapters
 
 Sources of the defaults: the scripts of eva's authors (github.com/ZIYU-DEEP/eva) for DPO, IPO, SPPO and RPO, those of SimPO's
 authors (github.com/princeton-nlp/SimPO) for SimPO; ORPO's are not checked against any. `training/losses.py` has the formulas.
@@ -13,10 +14,31 @@ from __future__ import annotations
 import difflib
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from eva_hpc.config.section import Section, broken_rule, later
 from eva_hpc.config.shorthand import Shorthand
+
+ALL_LINEAR = "all-linear"
+
+
+class Lora(Section):
+    """Low-rank adapters (arXiv 2106.09685): a layer's weight W becomes W + alpha / rank B A, and only A and B are trained."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: int = Field(default=32, ge=1)
+    targets: Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = Field(
+        default=(ALL_LINEAR,),
+        min_length=1,
+        strict=False,
+        description="names of linear layers, e.g. [q_proj, v_proj]; all-linear: all but the head",
+    )
+
+    @model_validator(mode="after")
+    def _all_is_all(self) -> Lora:
+        if ALL_LINEAR in self.targets and len(self.targets) > 1:
+            raise broken_rule("targets", f"found {', '.join(self.targets)}; must be {ALL_LINEAR} alone or names of layers")
+        return self
 
 
 class Training(Section):
@@ -40,6 +62,7 @@ class Training(Section):
     max_prompt_length: int = Field(default=1024, ge=1)
     precision: Literal["fp32", "bf16"] = "bf16"
     gradient_checkpointing: bool = True
+    lora: Lora | None = later(None, description="train low-rank adapters in place of the weights; the model comes out merged")
 
     @model_validator(mode="after")
     def _a_response_fits_beside_the_longest_prompt(self) -> Training:

@@ -26,6 +26,8 @@ MANIFEST = "manifest.json"
 WORK = "work"
 CLAIM = "claim"
 LOCATION = "location.json"
+SPEED = "speed.jsonl"
+_NOT_CONTENT = (LOCATION, SPEED)
 _CLAIM_ATTEMPTS = 5
 
 
@@ -47,8 +49,8 @@ class Artifact:
 
     @property
     def content(self) -> str:
-        """A hash of the names and contents of its files, but for where it says that something outside lies."""
-        return digest({name: entry for name, entry in self.manifest["files"].items() if name != LOCATION})
+        """A hash of the names and contents of its files, but for where something outside lies and how fast it was made."""
+        return digest({name: entry for name, entry in self.manifest["files"].items() if name not in _NOT_CONTENT})
 
     def touched(self) -> bool:
         """Whether a file of it was written to after the commit, as the clock of the file system says."""

@@ -98,6 +98,11 @@ class PairReader:
         sizes = [tree.size for tree in self.trees(index)]
         return sum(sizes) if self.packed else len(sizes) * max(sizes)
 
+    def computed(self, batch: MicroBatch) -> int:
+        """Tokens of a forward pass, padding and dummies included."""
+        sizes = [tree.size for index in batch.indices for tree in self.trees(index)]
+        return sum(sizes) if self.packed else len(sizes) * max(sizes)
+
     def cost(self, index: int) -> float:
         """FLOPs of a forward pass over a pair; where they are not known, its tokens."""
         trees = self.trees(index)

@@ -7,19 +7,21 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from transformers import AutoConfig
 
 from eva_hpc.config.optimiser import ORPO, Optimiser, SimPO, needs_reference, needs_win_probabilities
 from eva_hpc.config.site import Engine
+from eva_hpc.store.artifacts import SPEED
 from eva_hpc.store.records import Pair, write_jsonl
 from eva_hpc.training import checkpoints, train_log
 from eva_hpc.training.attention import supports
 from eva_hpc.training.batches import MicroBatch, optimiser_steps, why_unusable
 from eva_hpc.training.distributed import Ranks
-from eva_hpc.training.engine import Source, export, frozen, load
+from eva_hpc.training.engine import frozen, load, zero3
+from eva_hpc.training.export import Source, export
 from eva_hpc.training.flops import Flops
 from eva_hpc.training.interrupt import Interrupted
 from eva_hpc.training.losses import LOSSES, PairLogProbs
@@ -27,6 +29,7 @@ from eva_hpc.training.reading import PairReader
 from eva_hpc.training.reference import check_first_step, complete
 from eva_hpc.training.sampler_logps import Sampled
 from eva_hpc.training.schedule import learning_rate
+from eva_hpc.training.speed_log import SpeedLog
 
 if TYPE_CHECKING:
     import deepspeed
@@ -83,7 +86,8 @@ def train(
 ) -> TrainReport:
     """Train `policy` on `pairs`; every rank of the process group calls this with the same arguments.
 
-    Writes to `out`: ``model/`` (transformers, safetensors), ``train_log.jsonl``, ``reference.safetensors`` if the loss has a
+    Writes to `out`: ``model/`` (transformers, safetensors), with LoRA ``adapter/`` (peft), ``train_log.jsonl``, ``speed.jsonl``
+    (:mod:`eva_hpc.training.speed_log`), ``reference.safetensors`` if the loss has a
     reference and, if there is any reason, ``set_aside.jsonl``. Keeps checkpoints in `work`; called again after an interruption
     it goes on from the last.
 
@@ -110,6 +114,7 @@ def train(
             :class:`SequenceLogProbs` and :class:`ReferenceMismatch`.
         FloatingPointError: the loss is not finite.
     """
+    zero3(settings, limits, ranks)  # what it refuses is refused before anything is computed
     usable, set_aside = _select(settings, pairs)
     wins = _win_probabilities(usable) if needs_win_probabilities(settings) else None
     if ranks.rank == 0:
@@ -132,7 +137,7 @@ def train(
         with frozen(settings, reference, ranks, limits) as log_probs:
             reader = PairReader(log_probs, usable, limits, ranks, supported=supported)
             references = complete(reader, held_in, ranks, **known_how)
-    engine = load(settings, policy, ranks, limits)
+    engine = load(settings, policy, ranks, limits, seed=seed)
     reader = PairReader(engine, usable, limits, ranks, supported=supported, flops=Flops.of(engine.module.policy))
     if needs_reference(settings) and reference is None:
         # Before the checkpoint is loaded: afterwards the weights are no longer the start policy's.
@@ -152,6 +157,7 @@ def train(
         wins=None if wins is None else wins.to(ranks.device),
     )
     progress(start, len(steps))
+    speed = SpeedLog(out / SPEED, ranks, start)
     saved_at = time.monotonic()
     for step in range(start, len(steps)):
         rate = learning_rate(
@@ -188,12 +194,14 @@ def train(
                 pairs=len(steps[step]),
             )
             train_log.append(log, row)
+        speed.step(step=step + 1, **_work(reader, batches, trained=2 if settings.lora is None else 1))
         stopped, due = total[7] > 0, total[8] > 0
         if stopped or due:
             if ranks.rank == 0:
                 train_log.sync(log)
             checkpoints.save(engine, work / "checkpoints", step + 1, ranks)
             saved_at = time.monotonic()
+            speed.restart()
         progress(step + 1, len(steps))
         if stopped:
             raise Interrupted(f"stopped after step {step + 1} of {len(steps)}")
@@ -231,6 +239,17 @@ def _backward(
             parts = [result.loss, result.margin, (result.margin > 0).float(), *logps, *sizes]
             sums += torch.stack(parts)[:, weights > 0].sum(1)
     return sums
+
+
+def _work(reader: PairReader, batches: Sequence[MicroBatch], trained: int) -> dict[str, Any]:
+    """What this rank did in an optimiser step; a backward pass costs `trained` forward passes, one where weights are frozen."""
+    read = [index for batch in batches for index in batch.indices if index >= 0]
+    return {
+        "pairs": len(read),
+        "tokens": sum(tree.size for index in read for tree in reader.trees(index)),
+        "computed_tokens": sum(map(reader.computed, batches)),
+        "flops": None if reader.flops is None else (1 + trained) * sum(map(reader.cost, read)),
+    }
 
 
 def _select(settings: Optimiser, pairs: Sequence[Pair]) -> tuple[list[Pair], list[dict[str, object]]]:

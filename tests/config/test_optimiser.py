@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from eva_hpc.config.optimiser import DPO, SPPO, Optimiser, needs_reference, needs_win_probabilities
+from eva_hpc.config.optimiser import DPO, SPPO, Lora, Optimiser, needs_reference, needs_win_probabilities
 from eva_hpc.stages.train import Spec
 from tests.config.conftest import RECIPE, Files
 
@@ -78,7 +78,7 @@ def test_dpo_enters_keys_as_it_did_before_there_were_other_losses() -> None:
 
 COMMON = (
     "loss, learning_rate, epochs, steps, batch_size, warmup_ratio, schedule, rule, weight_decay, max_grad_norm, max_length, "
-    "max_prompt_length, precision, gradient_checkpointing"
+    "max_prompt_length, precision, gradient_checkpointing, lora"
 )
 
 
@@ -114,6 +114,15 @@ COMMON = (
             "recipe.yaml:9: optimiser.label_smoothing: found 0.5; must be a number, at least 0 and below 0.5",
         ),
         (
+            "\n  lora: 16",
+            "recipe.yaml:8: optimiser.lora: found 16; must be a section with the keys rank, alpha, targets or null",
+        ),
+        ("\n  lora: {rank: 0}", "recipe.yaml:8: optimiser.lora.rank: found 0; must be an integer, at least 1"),
+        (
+            "\n  lora: {targets: [all-linear, lm_head]}",
+            "recipe.yaml:8: optimiser.lora.targets: found all-linear, lm_head; must be all-linear alone or names of layers",
+        ),
+        (
             "\n  loss: ipo\n  max_length: 64\n  max_prompt_length: 64",
             "recipe.yaml:10: optimiser.max_prompt_length: found 64; must be below max_length, 64",
         ),
@@ -137,3 +146,19 @@ def test_an_axis_of_losses_gives_each_its_own_values(files: Files) -> None:
     experiment = files.load("sweep.axes={optimiser: [sppo, orpo]}")
 
     assert [recipe.optimiser for _, recipe in experiment.points] == [read("sppo"), read("orpo")]
+
+
+def test_lora_enters_keys_only_where_it_is_asked_for() -> None:
+    def key(value: Any) -> dict[str, Any]:
+        return Spec(optimiser=read(value), seed=1, round=0).parameters()["optimiser"]
+
+    assert key("simpo") == key({"loss": "simpo", "lora": None})
+    assert "lora" not in key("simpo")
+    assert key({"lora": {}})["lora"] == {"rank": 16, "alpha": 32, "targets": ["all-linear"]}
+    assert read({"lora": {"targets": "q_proj"}}) == read({"lora": {"targets": ["q_proj"]}})
+
+
+def test_an_axis_of_ranks_trains_adapters_of_each(files: Files) -> None:
+    experiment = files.load("sweep.axes={optimiser.lora.rank: [8, 64]}")
+
+    assert [recipe.optimiser.lora for _, recipe in experiment.points] == [Lora(rank=8), Lora(rank=64)]

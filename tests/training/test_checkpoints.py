@@ -19,25 +19,21 @@ def checkpoint(folder: Path, step: int, world_size: int | None) -> None:
 def test_the_latest_complete_checkpoint_counts_and_a_torn_one_does_not(tmp_path: Path) -> None:
     from eva_hpc.training.checkpoints import latest_step
 
-    assert latest_step(tmp_path / "never", 2, 10) == 0
+    assert latest_step(tmp_path / "never", 10) == 0
     checkpoint(tmp_path, 9, 2)
     checkpoint(tmp_path, 10, 2)
     checkpoint(tmp_path, 11, None)
 
-    assert latest_step(tmp_path, 2, 10) == 10
+    assert latest_step(tmp_path, 10) == 10
 
 
-def test_a_checkpoint_of_another_world_size_is_not_used_and_the_log_says_so(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_checkpoint_counts_whoever_wrote_it(tmp_path: Path) -> None:
     from eva_hpc.training.checkpoints import latest_step
 
+    checkpoint(tmp_path, 9, 2)
     checkpoint(tmp_path, 10, 4)
 
-    with caplog.at_level(logging.WARNING):
-        assert latest_step(tmp_path, 2, 10) == 0
-    assert "step 10 was written by 4 ranks and cannot be loaded by 2" in caplog.text
-    assert "starts again from the start policy" in caplog.text
+    assert latest_step(tmp_path, 10) == 10
 
 
 def test_a_checkpoint_with_a_cut_or_missing_file_is_not_used_and_the_log_says_so(
@@ -51,7 +47,7 @@ def test_a_checkpoint_with_a_cut_or_missing_file_is_not_used_and_the_log_says_so
     (tmp_path / "step-00000007" / "shard.pt").unlink()
 
     with caplog.at_level(logging.WARNING):
-        assert latest_step(tmp_path, 2, 10) == 5
+        assert latest_step(tmp_path, 10) == 5
     assert "step 6 has 2 of the 3 bytes of shard.pt" in caplog.text
     assert "step 7 has 0 of the 3 bytes of shard.pt" in caplog.text
 
@@ -62,5 +58,19 @@ def test_a_checkpoint_ahead_of_the_log_is_not_used(tmp_path: Path, caplog: pytes
     checkpoint(tmp_path, 10, 2)
 
     with caplog.at_level(logging.WARNING):
-        assert latest_step(tmp_path, 2, 9) == 0
+        assert latest_step(tmp_path, 9) == 0
     assert "step 10 is ahead of the training log, which has 9 steps" in caplog.text
+
+
+def test_a_checkpoint_whose_mark_was_overwritten_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from eva_hpc.training.checkpoints import latest_step
+
+    for step in (8, 9, 10):
+        checkpoint(tmp_path, step, 2)
+    (tmp_path / "step-00000009" / "COMPLETE").write_text("{}")
+    (tmp_path / "step-00000010" / "COMPLETE").write_bytes(bytes(40))
+
+    with caplog.at_level(logging.WARNING):
+        assert latest_step(tmp_path, 10) == 8
+    assert "step 9 has a mark that cannot be read" in caplog.text
+    assert "step 10 has a mark that cannot be read" in caplog.text
