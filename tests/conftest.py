@@ -7,7 +7,12 @@ import os
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# How long an example takes says more about the machine than about the code.
+hypothesis.settings.register_profile("eva_hpc", deadline=None)
+hypothesis.settings.load_profile("eva_hpc")
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 for name, value in {
