@@ -66,7 +66,7 @@ _LAUNCH_FAILURE = re.compile(
     r"|Task launch .* failed|Application launch failed|.*Communication connection failure|.*Socket timed out)"
     r"|Job credential expired"
 )
-_KILLED = re.compile(r"srun: error: .*: task[s]? .*: (Killed|Segmentation fault|Bus error|Aborted|Terminated)")
+_KILLED = re.compile(r"(srun|host): error: .*: task[s]? .*: (Killed|Segmentation fault|Bus error|Aborted|Terminated)")
 _NODE_FAILURE = re.compile(r"srun: error: (Node failure on|.*Job .* step .* aborted before)|DUE TO NODE FAILURE")
 
 

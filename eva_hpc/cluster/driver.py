@@ -26,6 +26,7 @@ from eva_hpc.cluster.blame import bad_nodes, blame, blameworthy
 from eva_hpc.cluster.causes import Cause, cause_of_state
 from eva_hpc.cluster.execution import Attempt, conclude, grace_s, lighten, mark_of_progress, prepare, spend
 from eva_hpc.cluster.failure import failure_of
+from eva_hpc.cluster.hosts import WarmStarts
 from eva_hpc.cluster.ledger import Ledger
 from eva_hpc.cluster.node_local import remove_caches
 from eva_hpc.cluster.owners import is_alive, this_job
@@ -72,11 +73,15 @@ class Driver:
             SystemExit: a task failed; the ledger and its log say why.
         """
         tasks = [Task.model_validate_json(task) for task in self.tasks]
-        return _Job(Submission.model_validate_json(self.submission.read_bytes()), self.name).run(tasks)
+        job = _Job(Submission.model_validate_json(self.submission.read_bytes()), self.name, tasks)
+        try:
+            return job.run(tasks)
+        finally:
+            job.warm.close()
 
 
 class _Job:
-    def __init__(self, submission: Submission, name: str) -> None:
+    def __init__(self, submission: Submission, name: str, tasks: list[Task]) -> None:
         self.submission = submission
         self.site = submission.site
         self.name = name
@@ -84,6 +89,8 @@ class _Job:
         self.restart = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
         self.store = Store(submission.store)
         self.ledger = Ledger(submission.results, f"job-{self.id}")
+        self.warm = WarmStarts(self.site, tasks, lambda reason: self.ledger.record("cold_start", job=self.id, reason=reason))
+        self.failed = 0
         self.began = time.monotonic()
         self.told_to_save = 0.0
         # Steps get these signals from Slurm themselves; the driver must outlive them. USR2 says that the time is nearly over:
@@ -102,6 +109,7 @@ class _Job:
     def run(self, tasks: list[Task]) -> str:
         earlier = self._failed_before()
         self._look_back()
+        self.warm.expect(task for task in tasks if self.store.find(task.identity) is None)
         undone: list[Identity] = []
         for task in tasks:
             if self._cannot_be_done(task, undone):
@@ -293,13 +301,16 @@ class _Job:
             began = time.monotonic()
             attempt = prepare(task, self.site, self.store, self.submission.results)
             self._leave_if_told_to(task)
-            outcome = Step(attempt, self.site, self._stopping, self._give_up).run()
+            hosts = self.warm.hosts_for(task, self._stopping)
+            self._leave_if_told_to(task)
+            outcome = Step(attempt, self.site, self._stopping, self._give_up, hosts, self.failed).run()
             seconds = time.monotonic() - began
             if outcome.code == 0:
                 conclude(attempt, self.store, seconds)
                 gpus = attempt.world_size * attempt.resources.gpus_per_rank
                 self.ledger.record("done", task=task.id, job=self.id, seconds=round(seconds, 3), gpus=gpus)
                 return
+            self.failed += 1
             spend(attempt, seconds)
             self._leave_if_told_to(task)
             self._recover(task, attempt, outcome)

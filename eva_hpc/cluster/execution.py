@@ -136,7 +136,7 @@ def prepare(task: Task, site: Site, store: Store, results: Path) -> Attempt:
         log=log.absolute(),
         resources=task_resources(task, site),
         engine=_engine(site, work),
-        environment=_environment(site),
+        environment=environment_of(site),
         grace_s=grace_s(site),
     )
 
@@ -146,7 +146,7 @@ def grace_s(site: Site) -> float:
     return GRACE_S if site.executor == "local" else max(_REQUEUE_S, site.slurm.signal_delay_s - _REQUEUE_S)
 
 
-def _environment(site: Site) -> dict[str, str]:
+def environment_of(site: Site) -> dict[str, str]:
     """Variables for the processes of a stage. PYTHONPATH is the job script's: there the snapshot of the code comes first."""
     return (_OFFLINE if site.offline else {}) | {
         name: value for name, value in site.environment.items() if name != "PYTHONPATH"
@@ -175,8 +175,8 @@ def mark_of_progress(work: Path) -> str:
 def lighten(attempt: Attempt) -> dict[str, list[int]]:
     """Halve what a stage holds in memory at once, for this attempt's successors; returns {"micro_batch_tokens": [8192, 4096]}.
 
-    Training halves the tokens of its micro-batch, and so doubles the accumulation: an optimiser step keeps its pairs. Others halve the tokens
-    of a batch. Empty if that was done before, or cannot be halved.
+    Training halves the tokens of its micro-batch, and so doubles the accumulation: an optimiser step keeps its pairs. Others
+    halve the tokens of a batch. Empty if that was done before, or cannot be halved.
     """
     name = "micro_batch_tokens" if attempt.task.stage == "train" else "batch_tokens"
     before: int = getattr(attempt.engine, name)
@@ -285,6 +285,16 @@ def log_path(results: Path, task: Task) -> Path:
     """The log of a task: in the folder of its run, or of the shared stages."""
     owner = re.sub(r"[^\w=.,+-]", "_", task.runs[0])[:200] if len(task.runs) == 1 else "shared"
     return results / "logs" / owner / f"{task.stage}-{task.identity.key[:8]}.log"
+
+
+def rank_log(log: Path, rank: int) -> Path:
+    """The log of a rank that was forked: the task's for the first. Appends of several nodes to one file can be lost."""
+    return log.with_suffix(f".rank{rank}.log") if rank else log
+
+
+def logs_of(log: Path) -> list[Path]:
+    """The logs of a task that are there."""
+    return [path for path in (log, *sorted(log.parent.glob(f"{log.stem}.rank*.log"))) if path.exists()]
 
 
 @functools.cache

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -39,8 +40,10 @@ class _Ended:
 
 @dataclass
 class _Running:
+    """A task at work, and which of the slots it has."""
+
     task: Task
-    slots: int
+    slots: tuple[int, ...]
     processes: list[BaseProcess] = field(default_factory=list)
     first_to_fail: str = ""
 
@@ -61,6 +64,8 @@ class LocalPool:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what runs where must be what the site file says
         self._server = multiprocessing.get_context("forkserver")
         self._server.set_forkserver_preload(["eva_hpc.cluster.warm"])
+        # What vLLM finds out about a model, in a process of its own, is found by the next stage in the same slot.
+        self._caches = tempfile.TemporaryDirectory(prefix="eva-hpc-")
 
     def run(self, tasks: Sequence[Task]) -> None:
         """Run the tasks as their inputs become ready, until all have ended or are blocked by one that failed.
@@ -81,24 +86,25 @@ class LocalPool:
 
     def _start_ready(self, waiting: dict[str, Task]) -> None:
         """Start what fits, in the order of the plan."""
-        free = self.site.slots - sum(running.slots for running in self._running.values())
+        taken = {slot for running in self._running.values() for slot in running.slots}
+        free = [slot for slot in range(self.site.slots) if slot not in taken]
         for task in list(waiting.values()):
             state = self.board.entries[task.id].state
             if state is State.BLOCKED:
                 del waiting[task.id]
                 continue
             slots = width(task, self.site)
-            if slots <= free and all(self._there(parent) for parent in self.board.plan.parents(task)):
+            if slots <= len(free) and all(self._there(parent) for parent in self.board.plan.parents(task)):
                 del waiting[task.id]
-                free -= slots
-                self._start(task, slots)
-            if free == 0:
+                self._start(task, tuple(free[:slots]))
+                free = free[slots:]
+            if not free:
                 return
 
     def _there(self, task: Task) -> bool:
         return self.board.entries[task.id].state in (State.DONE, State.REUSED)
 
-    def _start(self, task: Task, slots: int) -> None:
+    def _start(self, task: Task, slots: tuple[int, ...]) -> None:
         running = self._running[task.id] = _Running(task, slots)
         holder = self.store.claim(task.identity, this_process())
         if holder is not None and not is_alive(holder):
@@ -136,8 +142,9 @@ class LocalPool:
         """Exit codes by rank. When one rank fails the others are ended: they would wait for it for ever."""
         encoded = attempt.model_dump_json().encode()
         master = ("127.0.0.1", free_port()) if attempt.task.parallel == "ranks" and attempt.world_size > 1 else None
-        for rank in range(attempt.world_size):
-            process = self._server.Process(target=forked, args=(encoded, rank, master), name=f"{attempt.task.stage}:{rank}")
+        for rank, slot in enumerate(running.slots):
+            arguments = (encoded, rank, master, f"{self._caches.name}/{slot}")
+            process = self._server.Process(target=forked, args=arguments, name=f"{attempt.task.stage}:{rank}")
             process.start()
             running.processes.append(process)
         pending = set(running.processes)

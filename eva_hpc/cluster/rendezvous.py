@@ -41,11 +41,13 @@ def nested_step(
     cpus_per_rank: int,
     gpu_type: str | None = None,
     options: Sequence[str] = (),
+    talks: bool = False,
 ) -> list[str]:
     """The srun command that runs `nodes` x `ranks_per_node` processes inside the job, on its first nodes, rank 0 on the first.
 
     Run it with `clean_environment` and with stdout and stderr redirected. Every rank of a node sees all GPUs that the step has
     there: it takes the one of its local rank. If one rank fails, the others are ended; a rank that ends well waits for no one.
+    With `talks`, what srun reads is read by every rank, and what they print is passed on without the label of who printed it.
     """
     gpus = f"gpu:{gpu_type}:{gpus_per_node}" if gpu_type else f"gpu:{gpus_per_node}"
     ranks = nodes * ranks_per_node
@@ -62,10 +64,10 @@ def nested_step(
         f"--gres={gpus if gpus_per_node else 'none'}",
         "--mpi=none",
         "--export=ALL",
-        "--input=none",
+        f"--input={'all' if talks else 'none'}",
         "--kill-on-bad-exit=1",
         "--wait=0",
-        *(["--label"] if ranks > 1 else []),
+        *(["--label"] if ranks > 1 and not talks else []),
         *options,
         *command,
     ]

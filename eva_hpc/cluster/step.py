@@ -1,18 +1,23 @@
-"""The processes of one attempt inside a Slurm job: as a nested step, or as a plain child of the driver if there is only one."""
+"""The processes of one attempt inside a Slurm job.
+
+They are forked from the hosts of the job (hosts.py). Without hosts they are a nested step, or a plain child of the driver if
+there is only one.
+"""
 
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from eva_hpc.cluster.causes import Cause, cause_of_log
-from eva_hpc.cluster.execution import Attempt
+from eva_hpc.cluster.execution import Attempt, logs_of
 from eva_hpc.cluster.failure import first_failure, forget_failures
+from eva_hpc.cluster.hosts import Hosts
 from eva_hpc.cluster.node_local import rendezvous_port
 from eva_hpc.cluster.rendezvous import clean_environment, master_address, nested_step
 from eva_hpc.cluster.software import command_in, srun_options
@@ -23,6 +28,7 @@ _PORT_TAKEN = ("EADDRINUSE", "address already in use", "Address already in use")
 _LOOK_EVERY_S = 30.0
 _KILL_AFTER_S = 15.0
 _SAID_CHARS = 20_000
+_ATTEMPT = "attempt.json"
 
 
 @dataclass(frozen=True)
@@ -34,32 +40,71 @@ class Outcome:
     reason: str = ""
 
 
+class Processes(Protocol):
+    """What runs an attempt, however it was started. `hears_slurm`: it is told by Slurm alone when the job is to end."""
+
+    hears_slurm: bool
+
+    def wait(self, timeout_s: float) -> int | None:
+        """Exit code, 0 if all ended well; None if they have not ended within this time."""
+
+    def stop(self) -> None:
+        """Tell them to save and leave."""
+
+    def kill(self) -> None:
+        """Kill them."""
+
+
 class Step:
     """One attempt's processes.
 
     Args:
         attempt: what to run.
         site: where.
-        stopping: whether the job was told to save, or to end; a step is told by Slurm, a plain child is told here.
+        stopping: whether the job was told to save, or to end.
         give_up: whether the time for saving is over; the processes are left to Slurm then.
+        hosts: where to fork them, if anywhere.
+        failed: how many attempts of this job have failed before.
     """
 
-    def __init__(self, attempt: Attempt, site: Site, stopping: Callable[[], bool], give_up: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        attempt: Attempt,
+        site: Site,
+        stopping: Callable[[], bool],
+        give_up: Callable[[], bool],
+        hosts: Hosts | None = None,
+        failed: int = 0,
+    ) -> None:
         self.attempt = attempt
         self.site = site
         self.stopping = stopping
         self.give_up = give_up
+        self.hosts = hosts
+        self.failed = failed
         self.hung = False
 
     def run(self) -> Outcome:
         """Start the processes and wait for them; a port that somebody else took is not their failure."""
         attempt = self.attempt
-        file = attempt.work / "attempt.json"
-        file.write_text(attempt.model_dump_json())
+        (attempt.work / _ATTEMPT).write_text(attempt.model_dump_json())
+        for _ in range(_RENDEZVOUS_ATTEMPTS):
+            port = rendezvous_port(os.environ["SLURM_JOB_ID"])
+            starts = {path: path.stat().st_size for path in logs_of(attempt.log)}
+            code = self._wait(self._start((master_address(), port) if attempt.task.parallel == "ranks" else None))
+            said = _said(attempt, starts)
+            if code == 0 or self.stopping() or not any(words in said for words in _PORT_TAKEN):
+                break
+            forget_failures(attempt.work)
+        return Outcome(0) if code == 0 else self._explain(code, said)
+
+    def _start(self, master: tuple[str, int] | None) -> Processes:
+        if self.hosts is not None and not self.hosts.have_ended():
+            return self.hosts.start(self.attempt, master, self.failed)
+        attempt = self.attempt
         software = self.site.software_of(attempt.task.stage)
         root = Path(self.site.root).absolute()
-        command = command_in(software, ["-m", "eva_hpc.cluster.worker", str(file)], [root])
-        environment = clean_environment(os.environ) | attempt.environment
+        command = command_in(software, ["-m", "eva_hpc.cluster.worker", str(attempt.work / _ATTEMPT)], [root])
         options = srun_options(software, [root])
         if attempt.task.parallel != "one" or options:
             need = attempt.resources
@@ -72,17 +117,8 @@ class Step:
                 gpu_type=self.site.job_options(attempt.task.stage).gpu_type,
                 options=options,
             )
-        if attempt.task.parallel == "ranks":
-            environment["MASTER_ADDR"] = master_address()
-        for _ in range(_RENDEZVOUS_ATTEMPTS):
-            environment["MASTER_PORT"] = str(rendezvous_port(os.environ["SLURM_JOB_ID"]))
-            start = attempt.log.stat().st_size if attempt.log.exists() else 0
-            code = self._wait(command, environment)
-            said = self._said(start)
-            if code == 0 or self.stopping() or not any(words in said for words in _PORT_TAKEN):
-                break
-            forget_failures(attempt.work)
-        return Outcome(0) if code == 0 else self._explain(code, said)
+        meeting = {"MASTER_ADDR": master[0], "MASTER_PORT": str(master[1])} if master else {}
+        return _Command(command, clean_environment(os.environ) | attempt.environment | meeting, attempt.log)
 
     def _explain(self, code: int, said: str) -> Outcome:
         if self.hung:
@@ -97,45 +133,73 @@ class Step:
             return Outcome(code, by_log, line)
         return Outcome(code, failure.cause, failure.reason)
 
-    def _wait(self, command: list[str], environment: dict[str, str]) -> int:
-        """Exit code of the command. Ends it when it shows no sign of life for too long."""
-        is_step = command[0] == "srun"
+    def _wait(self, processes: Processes) -> int:
+        """Exit code of the processes. Ends them when they show no sign of life for too long."""
         looked = alive = time.monotonic()
         sign, told = 0.0, 0.0
-        with self.attempt.log.open("ab") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
-            while True:
-                try:
-                    return process.wait(timeout=1.0)
-                except subprocess.TimeoutExpired:
-                    now = time.monotonic()
-                if self.stopping() and not is_step:
-                    process.send_signal(signal.SIGTERM)
-                if self.give_up():
-                    return 1
-                if now - looked > _LOOK_EVERY_S:
-                    looked = now
-                    before, sign = sign, _last_sign_of_life(self.attempt)
-                    # Times of files are another machine's: only whether they change counts.
-                    alive = now if sign != before else alive
-                    self.hung = self.hung or now - alive > 60 * self.site.engine.hang_minutes
-                if self.hung:
-                    # srun ends its step on TERM; killed at once it would leave the ranks running. A plain child may have
-                    # requests in flight that are paid for: it has the time that it has for saving.
-                    told = told or now
-                    patience = _KILL_AFTER_S if is_step else max(_KILL_AFTER_S, self.attempt.grace_s)
-                    process.send_signal(signal.SIGTERM if now - told < patience else signal.SIGKILL)
+        while True:
+            code = processes.wait(1.0)
+            if code is not None:
+                return code
+            now = time.monotonic()
+            if self.stopping() and not processes.hears_slurm:
+                processes.stop()
+            if self.give_up():
+                return 1
+            if now - looked > _LOOK_EVERY_S:
+                looked = now
+                before, sign = sign, _last_sign_of_life(self.attempt)
+                # Times of files are another machine's: only whether they change counts.
+                alive = now if sign != before else alive
+                self.hung = self.hung or now - alive > 60 * self.site.engine.hang_minutes
+            if self.hung:
+                # srun ends its step on TERM; killed at once it would leave the ranks running. Others may have requests in
+                # flight that are paid for: they have the time that they have for saving.
+                told = told or now
+                patience = _KILL_AFTER_S if processes.hears_slurm else max(_KILL_AFTER_S, self.attempt.grace_s)
+                if now - told < patience:
+                    processes.stop()
+                else:
+                    processes.kill()
 
-    def _said(self, start: int) -> str:
-        with self.attempt.log.open("rb") as log:
-            log.seek(max(start, self.attempt.log.stat().st_size - _SAID_CHARS))
-            return log.read().decode(errors="replace")
+
+class _Command:
+    """A command with its output in a log; see `Processes`."""
+
+    def __init__(self, command: list[str], environment: dict[str, str], log: Path) -> None:
+        self.hears_slurm = command[0] == "srun"
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            )
+
+    def wait(self, timeout_s: float) -> int | None:
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def stop(self) -> None:
+        self._process.terminate()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
+def _said(attempt: Attempt, starts: Mapping[Path, int]) -> str:
+    """The end of what the logs of an attempt have more than at its start."""
+    said = b""
+    for path in logs_of(attempt.log):
+        with path.open("rb") as log:
+            log.seek(max(starts.get(path, 0), path.stat().st_size - _SAID_CHARS))
+            said += log.read()
+    return said.decode(errors="replace")
 
 
 def _last_sign_of_life(attempt: Attempt) -> float:
     """When a rank last wrote anything: a line of log, progress, a chunk, a file of a checkpoint; by the clock of the files."""
     latest = 0.0
-    for path in [attempt.log, *attempt.work.rglob("*")]:
+    for path in [*logs_of(attempt.log), *attempt.work.rglob("*")]:
         try:
             latest = max(latest, path.stat().st_mtime)
         except FileNotFoundError:  # pruned meanwhile

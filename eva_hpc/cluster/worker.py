@@ -2,7 +2,8 @@
 
     0  done      1  failed, with the reason in the log      75  saved, start me again
 
-Started by the local pool as a fork of a warm server, or by the driver: ``python -m eva_hpc.cluster.worker ATTEMPT.json``.
+Started by the local pool as a fork of a warm server; in a job as a fork of the host on its node (host.py) or, where there is
+none, by srun: ``python -m eva_hpc.cluster.worker ATTEMPT.json``.
 """
 
 from __future__ import annotations
@@ -16,14 +17,20 @@ import time
 import traceback
 import warnings
 from pathlib import Path
+from typing import NoReturn
 
 import orjson
 
-from eva_hpc.cluster.execution import COUNTS, Attempt
+from eva_hpc.cluster.cpus import bind_rank
+from eva_hpc.cluster.execution import COUNTS, Attempt, rank_log
 from eva_hpc.cluster.failure import record_failure
 from eva_hpc.cluster.node_local import node_local_environment
+from eva_hpc.cluster.rendezvous import rank_from_environment
 from eva_hpc.stages.contract import SAVED, Interrupted, StageFailed, StageUnavailable
 from eva_hpc.stages.registry import STAGES
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
+"""What tells a stage to save and leave."""
 
 _PROGRESS_EVERY_S = 0.25
 
@@ -31,8 +38,9 @@ _PROGRESS_EVERY_S = 0.25
 def run_rank(attempt: Attempt, rank: int, local_rank: int, master: tuple[str, int] | None) -> int:
     """Run the stage on one rank; returns the exit code."""
     stopped = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
+    for number in STOP_SIGNALS:
         signal.signal(number, lambda *_: stopped.set())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     # Deprecations inside torch and DeepSpeed are for their authors: they would bury the log.
     warnings.simplefilter("ignore", FutureWarning)
     stage = STAGES[attempt.task.stage]
@@ -56,20 +64,68 @@ def run_rank(attempt: Attempt, rank: int, local_rank: int, master: tuple[str, in
     return 0
 
 
-def forked(attempt_json: bytes, rank: int, master: tuple[str, int] | None) -> None:
-    """Entry of a process forked from the warm server: a process group and a log of its own, and it dies with the sweep."""
+def forked(attempt_json: bytes, rank: int, master: tuple[str, int] | None, caches: str) -> None:
+    """Entry of a process forked from the warm server: a process group and a log of its own, and it dies with the sweep.
+
+    `caches` is a folder that no other process uses meanwhile.
+    """
     os.setsid()
     threading.Thread(target=_die_with_the_launcher, daemon=True).start()
     attempt = Attempt.model_validate_json(attempt_json)
-    log = attempt.log if rank == 0 else attempt.log.with_suffix(f".rank{rank}.log")
+    _write_to(rank_log(attempt.log, rank))
+    apply_environment(attempt, rank)
+    os.environ.setdefault("VLLM_CACHE_ROOT", caches)
+    _leave(run_rank(attempt, rank, rank, master))
+
+
+def forked_from_host(attempt: Attempt, rank: int, local_rank: int, alive: int) -> NoReturn:
+    """The whole life of a rank forked from its node's host, which holds the other end of the pipe `alive`."""
+    code = 1
+    try:
+        os.setsid()
+        threading.Thread(target=_die_with_the_host, args=(alive,), daemon=True).start()
+        _write_to(rank_log(attempt.log, rank))
+        # What ps and top show instead of the host's own name; the kernel cuts it off.
+        Path("/proc/self/comm").write_text(f"{attempt.task.stage}:{rank}")
+        need = attempt.resources
+        _narrow_gpus(need.ranks_per_node * need.gpus_per_rank)
+        if attempt.task.parallel != "one":
+            bind_rank(local_rank, need.ranks_per_node, need.threads)
+        if torch := sys.modules.get("torch"):
+            torch.set_num_threads(need.threads)  # it has read OMP_NUM_THREADS already
+        code = run_in_job(attempt)
+    except BaseException:
+        traceback.print_exc()
+    _leave(code)
+
+
+def _write_to(log: Path) -> None:
+    """Send all output to the end of a log."""
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
-    apply_environment(attempt, rank)
-    code = run_rank(attempt, rank, rank, master)
+    os.close(handle)
+
+
+def _leave(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
+    # Engines leave threads behind that must not hold a step after its work is done.
     os._exit(code)
+
+
+def _die_with_the_host(alive: int) -> None:
+    """End this process group as soon as the host is gone: nobody would hear of what it does."""
+    os.read(alive, 1)
+    os.killpg(0, signal.SIGKILL)
+
+
+def _narrow_gpus(count: int) -> None:
+    """Of the GPUs that the host sees, which are those of the job's widest stage, only as many as this stage has."""
+    if visible := os.environ.get("CUDA_VISIBLE_DEVICES", ""):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible.split(",")[:count])
+    elif count == 0:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def _die_with_the_launcher() -> None:
@@ -117,11 +173,8 @@ class _Progress:
             partial.rename(self._path)
 
 
-def main() -> int:
-    """Entry under srun or as a plain child of the driver: rank and rendezvous come from the environment."""
-    from eva_hpc.cluster.rendezvous import rank_from_environment
-
-    attempt = Attempt.model_validate_json(Path(sys.argv[1]).read_bytes())
+def run_in_job(attempt: Attempt) -> int:
+    """Run the stage in this process of a job: who it is, and where rank 0 is, its environment says. Returns the exit code."""
     where = rank_from_environment() if attempt.task.parallel != "one" else None
     rank, local_rank = (where.rank, where.local_rank) if where else (0, 0)
     os.environ.update(node_local_environment(os.environ["SLURM_JOB_ID"], local_rank))
@@ -135,8 +188,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Engines leave threads behind that must not hold a step after its work is done.
-    os._exit(code)
+    _leave(run_in_job(Attempt.model_validate_json(Path(sys.argv[1]).read_bytes())))

@@ -44,6 +44,11 @@ class Slurm(JobOptions):
         description="how often a stage is tried again after a failure that is neither the user's nor the code's",
     )
     exclude_node_after: int = Field(default=2, ge=1, description="failures of a node after which jobs avoid it")
+    warm_start: bool = Field(
+        default=True,
+        description="a job imports torch and the like once on each node and forks its stages from there; false: every stage"
+        " is started by an srun of its own",
+    )
 
 
 class Container(Section):

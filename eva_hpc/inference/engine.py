@@ -2,18 +2,25 @@
 
 A response depends only on the weights, the prompt, its own seed and the sampling settings, up to floating-point noise: never
 on the other requests, their order or their number. So the first k of ten responses are the k-response experiment.
+
+An engine is fed: requests are submitted while it is hungry, and every step gives back those that have become whole. So the
+batch of a continuous one stays full from the first request to the last, whatever they belong to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from eva_hpc.store.records import Response
 
 Message = dict[str, str]
+EngineName = Literal["transformers", "vllm"]
+
+CONTINUOUS: frozenset[EngineName] = frozenset({"vllm"})
+"""Engines whose running batch takes in new requests. Those of the others keep together what was submitted together."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +84,22 @@ class Request:
     seeds: tuple[int, ...]
 
 
+class Answered(NamedTuple):
+    """A request that is whole: its name, and its responses in the order of their seeds."""
+
+    name: Hashable
+    responses: list[Response]
+
+
 class Engine(Protocol):
     """A loaded policy that samples responses. `longest` is how many tokens a prompt and its response may have together."""
 
     longest: int
+
+    @property
+    def hungry(self) -> bool:
+        """Whether more requests would keep the hardware busier than those that were submitted and are not whole."""
+        ...
 
     def render(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation in the model's own chat template, ready for the assistant's turn.
@@ -90,13 +109,28 @@ class Engine(Protocol):
         """
         ...
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Response]]:
-        """Responses of every request, in the order of the requests and of their seeds.
+    def submit(self, name: Hashable, request: Request, sampling: Sampling) -> None:
+        """Queue a request; a later step gives its responses under this name, which no other request there may have.
 
         Raises:
-            ValueError: a prompt is empty or leaves no room for a response.
+            ValueError: the prompt is empty or leaves no room for a response.
+        """
+        ...
+
+    def step(self) -> list[Answered]:
+        """Sample a few tokens, and give back every request that is now whole. Nothing submitted, nothing done.
+
+        Raises:
             FloatingPointError: the model gave logits that are not finite, as a diverged policy does.
         """
+        ...
+
+    def drop(self) -> None:
+        """Forget every request that is not whole."""
+        ...
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Response]]:
+        """Responses of every request, in the order of the requests and of their seeds. Raises as `submit` and `step`."""
         ...
 
     def close(self) -> None:
@@ -104,39 +138,29 @@ class Engine(Protocol):
         ...
 
 
-def open_engine(engine: Literal["transformers", "vllm"], model: ModelSource, limits: EngineLimits) -> Engine:
-    """Load a policy. At most one vLLM engine may be open in a process.
-
-    Raises:
-        ValueError: no such engine, or the engine cannot run this architecture.
-        OSError: the model is not there.
-    """
-    if engine == "transformers":
-        from eva_hpc.inference.transformers_engine import TransformersEngine
-
-        return TransformersEngine(model, limits)
-    if engine == "vllm":
-        from eva_hpc.inference.vllm_engine import VllmEngine
-
-        return VllmEngine(model, limits)
-    raise ValueError(f"unknown engine {engine!r}: choose transformers or vllm")
-
-
-def by_request(requests: Sequence[Request], responses: Sequence[Response]) -> list[list[Response]]:
-    """Split the responses of all requests, in the order of requests and seeds, into one list per request."""
-    rest = iter(responses)
-    return [[next(rest) for _ in request.seeds] for request in requests]
-
-
-def check_prompts(requests: Sequence[Request], longest: int) -> None:
-    """Refuse prompts that no engine can answer.
-
-    Raises:
-        ValueError: a prompt is empty, or has `longest` tokens or more, so that no token could follow it.
-    """
+def generate(engine: Engine, requests: Sequence[Request], sampling: Sampling) -> list[list[Response]]:
+    """All of some requests at once, with an engine that has no others. See :meth:`Engine.generate`."""
     for index, request in enumerate(requests):
-        length = len(request.prompt_tokens)
-        if length == 0:
-            raise ValueError(f"request {index}: the prompt has no tokens")
-        if length >= longest:
-            raise ValueError(f"request {index}: the prompt has {length} tokens, the model takes {longest} with the response")
+        check_prompt(index, request, engine.longest)
+    for index, request in enumerate(requests):
+        engine.submit(index, request, sampling)
+    found: dict[Hashable, list[Response]] = {}
+    try:
+        while len(found) < len(requests):
+            found.update((answered.name, answered.responses) for answered in engine.step())
+    finally:
+        engine.drop()
+    return [found[index] for index in range(len(requests))]
+
+
+def check_prompt(name: Hashable, request: Request, longest: int) -> None:
+    """Refuse a prompt that no engine can answer.
+
+    Raises:
+        ValueError: it is empty, or has `longest` tokens or more, so that no token could follow it.
+    """
+    length = len(request.prompt_tokens)
+    if length == 0:
+        raise ValueError(f"request {name}: the prompt has no tokens")
+    if length >= longest:
+        raise ValueError(f"request {name}: the prompt has {length} tokens, the model takes {longest} with the response")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Generator, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
 
+from eva_hpc.inference import engine
 from eva_hpc.inference.chat import ChatTokenizer
-from eva_hpc.inference.engine import EngineLimits, Message, ModelSource, Request, Sampling, by_request, check_prompts
+from eva_hpc.inference.engine import Answered, EngineLimits, Message, ModelSource, Request, Sampling, check_prompt
 from eva_hpc.inference.kv_cache import PreallocatedLayer, preallocated_cache
 from eva_hpc.inference.loading import attention_implementation, load_config
 from eva_hpc.inference.sampling import next_tokens, response_uniforms
@@ -19,15 +20,39 @@ from eva_hpc.store.records import Response
 
 # Finished rows are dropped when they are at least this share of the batch: dropping copies the cache of the others.
 _DROP_SHARE = 0.25
+_ROUND = 64
+"""Batches that are sorted by length together: more of them pad less, fewer are sooner whole."""
+_STEP = 16
+"""Tokens of each response between two looks at the world outside."""
 
 
 @dataclass(frozen=True)
 class _Row:
-    """One response to sample: index of its request, its own index among all responses, and its seed."""
+    """One response to sample: index of its request, its own index among the responses of that, and its seed."""
 
     request: int
     index: int
     seed: int
+
+
+@dataclass
+class _Waiting:
+    """A request of which `left` responses are missing; those that are there, by their index."""
+
+    name: Hashable
+    request: Request
+    left: int
+    responses: dict[int, Response] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Rows of a round's requests, and the work on them: it gives nothing while it goes on, and the tokens and log-probabilities
+    of all rows at its end."""
+
+    rows: list[_Row]
+    requests: list[_Waiting]
+    work: Iterator[tuple[list[list[int]], list[float]] | None]
 
 
 class TransformersEngine:
@@ -56,32 +81,83 @@ class TransformersEngine:
         )
         self._model.to(self._device).eval()
         self._batch_tokens = limits.batch_tokens
+        self._queue: dict[Sampling, list[tuple[Hashable, Request]]] = {}
+        self._queued_tokens = 0
+        self._round: deque[_Batch] = deque()
         self.longest = limits.max_model_len or config.get_text_config(decoder=True).max_position_embeddings
 
     def render(self, messages: Sequence[Message]) -> list[int]:
         """See :class:`~eva_hpc.inference.engine.Engine`."""
         return self._chat.render(messages)
 
+    @property
+    def hungry(self) -> bool:
+        """See :class:`~eva_hpc.inference.engine.Engine`. While one round of batches is at work, the next one is gathered."""
+        return self._queued_tokens < _ROUND * self._batch_tokens
+
+    def submit(self, name: Hashable, request: Request, sampling: Sampling) -> None:
+        """See :class:`~eva_hpc.inference.engine.Engine`."""
+        check_prompt(name, request, self.longest)
+        self._queue.setdefault(sampling, []).append((name, request))
+        self._queued_tokens += len(request.seeds) * (len(request.prompt_tokens) + sampling.max_new_tokens)
+
+    def step(self) -> list[Answered]:
+        """See :class:`~eva_hpc.inference.engine.Engine`."""
+        whole: list[Answered] = []
+        if not self._round and self._queue:
+            whole = self._begin_round()
+        if self._round:
+            batch = self._round[0]
+            with torch.inference_mode():
+                sampled = next(batch.work)
+            if sampled is not None:
+                self._round.popleft()
+                whole += self._sorted_in(batch, *sampled)
+        return whole
+
+    def drop(self) -> None:
+        """See :class:`~eva_hpc.inference.engine.Engine`."""
+        self._queue.clear()
+        self._queued_tokens = 0
+        self._round.clear()
+
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Response]]:
         """See :class:`~eva_hpc.inference.engine.Engine`."""
-        check_prompts(requests, self.longest)
-        count = sum(len(request.seeds) for request in requests)
-        tokens: list[list[int]] = [[]] * count
-        logprobs = [0.0] * count
-        with torch.inference_mode():
+        return engine.generate(self, requests, sampling)
+
+    def _begin_round(self) -> list[Answered]:
+        """Cut all that is queued into batches; gives back what has no response to wait for."""
+        empty: list[Answered] = []
+        for sampling, queued in self._queue.items():
+            requests = [request for _, request in queued]
+            waiting = [_Waiting(name, request, len(request.seeds)) for name, request in queued]
+            empty += [Answered(one.name, []) for one in waiting if one.left == 0]
             for rows in batches(requests, sampling.max_new_tokens, self._batch_tokens):
-                for row, sampled, logprob in zip(rows, *self._sample(requests, rows, sampling), strict=True):
-                    tokens[row.index] = sampled
-                    logprobs[row.index] = logprob
-        return by_request(requests, self._chat.responses(tokens, logprobs, self._stop))
+                self._round.append(_Batch(rows, waiting, self._sample(requests, rows, sampling)))
+        self._queue, self._queued_tokens = {}, 0
+        return empty
+
+    def _sorted_in(self, batch: _Batch, tokens: list[list[int]], logprobs: list[float]) -> list[Answered]:
+        """Hand the responses of a batch to their requests; gives back those that are whole now."""
+        whole = []
+        for row, response in zip(batch.rows, self._chat.responses(tokens, logprobs, self._stop), strict=True):
+            waiting = batch.requests[row.request]
+            waiting.responses[row.index] = response
+            waiting.left -= 1
+            if waiting.left == 0:
+                whole.append(Answered(waiting.name, [waiting.responses[index] for index in range(len(waiting.responses))]))
+        return whole
 
     def close(self) -> None:
         """See :class:`~eva_hpc.inference.engine.Engine`."""
+        self.drop()
         self._model = None
         torch.cuda.empty_cache()
 
-    def _sample(self, requests: Sequence[Request], rows: list[_Row], sampling: Sampling) -> tuple[list[list[int]], list[float]]:
-        """Tokens and log-probabilities of the rows of one batch."""
+    def _sample(
+        self, requests: Sequence[Request], rows: list[_Row], sampling: Sampling
+    ) -> Generator[tuple[list[list[int]], list[float]] | None, None, None]:
+        """Tokens and log-probabilities of the rows of one batch, after None for every few steps."""
         device = self._device
         prompts = sorted({row.request for row in rows})
         width = max(len(requests[i].prompt_tokens) for i in prompts)
@@ -126,6 +202,8 @@ class TransformersEngine:
         alive = torch.arange(len(rows), device=device)
         running = torch.ones(len(rows), dtype=torch.bool, device=device)
         for step in range(steps):
+            if step % _STEP == _STEP - 1:
+                yield None
             tokens, logprobs = next_tokens(logits.float(), uniforms[:, step], sampling)
             sampled[alive, step] = tokens
             total[alive] += torch.where(running, logprobs, 0.0)
@@ -152,7 +230,7 @@ class TransformersEngine:
         if not total.isfinite().all():
             raise FloatingPointError("the model's logits are not finite: its weights are broken or its dtype is too small")
         table = sampled.tolist()
-        return [line[:end] for line, end in zip(table, ends.tolist(), strict=True)], total.tolist()
+        yield [line[:end] for line, end in zip(table, ends.tolist(), strict=True)], total.tolist()
 
 
 class _DecodingMasks:
@@ -189,11 +267,10 @@ def batches(requests: Sequence[Request], max_new_tokens: int, batch_tokens: int)
     The responses of a request stay together, so that its prompt is computed once, unless they are too many for one batch.
     """
     order = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt_tokens), reverse=True)
-    starts = [0, *itertools.accumulate(len(request.seeds) for request in requests)]
     batch: list[_Row] = []
     room = 0
     for i in order:
-        rows = [_Row(i, index, seed) for index, seed in enumerate(requests[i].seeds, starts[i])]
+        rows = [_Row(i, index, seed) for index, seed in enumerate(requests[i].seeds)]
         if batch and len(batch) + len(rows) > room:
             yield batch
             batch = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,10 +13,10 @@ from eva_hpc.benchmarks.records import Answers, Question, Turn
 from eva_hpc.config.recipe import Generation
 from eva_hpc.config.section import later
 from eva_hpc.inference.engine import Engine, Message, Request, Sampling
-from eva_hpc.stages.chunks import read_chunks, run_chunks
 from eva_hpc.stages.contract import Context, Counts, Inputs, Parallel, StageSpec
 from eva_hpc.stages.engines import LazyEngine
 from eva_hpc.stages.policy import read_policy
+from eva_hpc.stages.streams import CHARACTERS_PER_TOKEN, Ask, Talk, read_stream, run_stream
 from eva_hpc.store.records import read_jsonl, write_jsonl
 from eva_hpc.store.seeds import derive_seed
 
@@ -40,7 +40,10 @@ class Spec(StageSpec):
 
 
 def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
-    """Answer this shard's chunks. Inputs: ``policy``, ``questions``."""
+    """Answer chunks. Inputs: ``policy``, ``questions``.
+
+    A turn that leaves no room for an answer gets none, and neither do the turns after it.
+    """
     questions: list[Question] = read_jsonl(inputs["questions"] / "questions.jsonl")
     settings = spec.generation
 
@@ -51,55 +54,40 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
     def greedily(question: Question) -> Sampling:
         return Sampling(0.0, 1.0, settings.max_new_tokens)
 
+    def talk(engine: Engine, question: Question) -> Talk:
+        hows = [sampling(question)] * spec.samples + [greedily(question)] * spec.greedy
+        seeds = [*range(spec.samples), 0]
+        answers: list[list[Turn]] = [[] for _ in hows]
+        for turn in range(len(question["turns"])):
+            asked: list[tuple[list[Turn], Ask]] = []
+            for answer, how, j in zip(answers, hows, seeds, strict=False):
+                tokens = engine.render(_messages(question, answer))
+                if len(tokens) >= engine.longest or (turn and answer[-1]["finish"] == "no room"):
+                    answer.append(Turn(text="", finish="no room", prompt_sha256=_sha256(tokens)))
+                else:
+                    asked.append(
+                        (answer, Ask(Request(tokens, (derive_seed(spec.seed, "answer", question["id"], turn, j),)), how))
+                    )
+            responses = yield [ask for _, ask in asked]
+            for (answer, ask), (response,) in zip(asked, responses, strict=True):
+                text = response["text"].strip() if spec.strip else response["text"]
+                answer.append(Turn(text=text, finish=response["finish"], prompt_sha256=_sha256(ask.request.prompt_tokens)))
+        return Answers(question_id=question["id"], greedy=answers[-1] if spec.greedy else None, samples=answers[: spec.samples])
+
+    def cost(question: Question) -> float:
+        return sum(map(len, question["turns"])) + len(question["turns"]) * CHARACTERS_PER_TOKEN * settings.max_new_tokens
+
     with LazyEngine(settings.engine, read_policy(inputs["policy"]), context) as lazy:
-
-        def answer(piece: Sequence[Question]) -> list[Answers]:
-            engine = lazy.get()
-            sampled = _dialogues(engine, piece, sampling, spec, spec.samples)
-            greedy = None
-            if spec.greedy:
-                greedy = _dialogues(engine, piece, greedily, spec, 1)
-            return [
-                Answers(question_id=question["id"], greedy=greedy[i][0] if greedy else None, samples=sampled[i])
-                for i, question in enumerate(piece)
-            ]
-
-        run_chunks(questions, context.engine.chunk_prompts, context, answer)
+        run_stream(questions, context.engine.chunk_prompts, context, lazy, talk=talk, cost=cost)
     return Counts(read=len(questions), written=0)
 
 
 def finish(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
     """Put the chunks together in the order of the questions."""
     count = len(read_jsonl(inputs["questions"] / "questions.jsonl"))
-    written = write_jsonl(out / "answers.jsonl", read_chunks(count, context.engine.chunk_prompts, context.work))
+    chunks = read_stream(count, context.engine.chunk_prompts, context.work, spec.generation.engine)
+    written = write_jsonl(out / "answers.jsonl", chunks)
     return Counts(read=count, written=written)
-
-
-def _dialogues(
-    engine: Engine, questions: Sequence[Question], sampling: Callable[[Question], Sampling], spec: Spec, samples: int
-) -> list[list[list[Turn]]]:
-    """Turns of `samples` answers per question; each later turn sees that sample's own earlier answers.
-
-    A turn that leaves no room for an answer gets none, and neither do the turns after it.
-    """
-    answers: list[list[list[Turn]]] = [[[] for _ in range(samples)] for _ in questions]
-    for turn in range(max(len(question["turns"]) for question in questions)):
-        asked: dict[Sampling, list[tuple[int, int, Request]]] = {}
-        for i, question in enumerate(questions):
-            for j in range(samples if turn < len(question["turns"]) else 0):
-                tokens = engine.render(_messages(question, answers[i][j]))
-                if len(tokens) >= engine.longest or (turn and answers[i][j][-1]["finish"] == "no room"):
-                    answers[i][j].append(Turn(text="", finish="no room", prompt_sha256=_sha256(tokens)))
-                else:
-                    request = Request(tokens, (derive_seed(spec.seed, "answer", question["id"], turn, j),))
-                    asked.setdefault(sampling(question), []).append((i, j, request))
-        for how, requests in asked.items():
-            responses = engine.generate([request for _, _, request in requests], how)
-            for (i, j, request), (response,) in zip(requests, responses, strict=True):
-                text = response["text"].strip() if spec.strip else response["text"]
-                prompt = _sha256(request.prompt_tokens)
-                answers[i][j].append(Turn(text=text, finish=response["finish"], prompt_sha256=prompt))
-    return answers
 
 
 def _messages(question: Question, answered: Sequence[Turn]) -> list[Message]:

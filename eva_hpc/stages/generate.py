@@ -5,17 +5,16 @@ Response j of a prompt has its own seed, so the first k of k_max responses are t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from eva_hpc.config.recipe import Generation
-from eva_hpc.inference.engine import Request, Sampling
-from eva_hpc.stages.chunks import read_chunks, run_chunks
+from eva_hpc.inference.engine import Engine, Request, Sampling
 from eva_hpc.stages.contract import Context, Counts, Inputs, Parallel, StageSpec
 from eva_hpc.stages.engines import LazyEngine
 from eva_hpc.stages.policy import read_policy
 from eva_hpc.stages.slices import first_prompts
+from eva_hpc.stages.streams import CHARACTERS_PER_TOKEN, Ask, Talk, read_stream, run_stream
 from eva_hpc.store.records import Prompt, Responses, write_jsonl
 from eva_hpc.store.seeds import derive_seed
 
@@ -38,40 +37,38 @@ class Spec(StageSpec):
 
 
 def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
-    """Sample this shard's chunks. Inputs: ``policy``, ``prompts``."""
+    """Sample chunks. Inputs: ``policy``, ``prompts``."""
     prompts = _prompts(spec, inputs)
     settings = spec.generation
     sampling = Sampling(settings.temperature, settings.top_p, settings.max_new_tokens)
 
+    def talk(engine: Engine, prompt: Prompt) -> Talk:
+        request = Request(
+            engine.render([{"role": "user", "content": prompt["prompt"]}]),
+            tuple(derive_seed(spec.seed, spec.round, prompt["id"], j) for j in range(spec.responses)),
+        )
+        [responses] = yield [Ask(request, sampling)]
+        return Responses(
+            prompt_id=prompt["id"],
+            prompt=prompt["prompt"],
+            prompt_tokens=request.prompt_tokens,
+            responses=responses,
+            policy=inputs["policy"].name,
+        )
+
+    def cost(prompt: Prompt) -> float:
+        return len(prompt["prompt"]) + spec.responses * CHARACTERS_PER_TOKEN * settings.max_new_tokens
+
     with LazyEngine(settings.engine, read_policy(inputs["policy"]), context) as lazy:
-
-        def sample(piece: Sequence[Prompt]) -> list[Responses]:
-            engine = lazy.get()
-            requests = [
-                Request(
-                    engine.render([{"role": "user", "content": prompt["prompt"]}]),
-                    tuple(derive_seed(spec.seed, spec.round, prompt["id"], j) for j in range(spec.responses)),
-                )
-                for prompt in piece
-            ]
-            return [
-                Responses(
-                    prompt_id=prompt["id"],
-                    prompt=prompt["prompt"],
-                    prompt_tokens=request.prompt_tokens,
-                    responses=responses,
-                )
-                for prompt, request, responses in zip(piece, requests, engine.generate(requests, sampling), strict=True)
-            ]
-
-        run_chunks(prompts, context.engine.chunk_prompts, context, sample)
+        run_stream(prompts, context.engine.chunk_prompts, context, lazy, talk=talk, cost=cost)
     return Counts(read=len(prompts), written=0)
 
 
 def finish(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
     """Put the chunks together in the order of the prompts."""
     count = len(_prompts(spec, inputs))
-    written = write_jsonl(out / "responses.jsonl", read_chunks(count, context.engine.chunk_prompts, context.work))
+    chunks = read_stream(count, context.engine.chunk_prompts, context.work, spec.generation.engine)
+    written = write_jsonl(out / "responses.jsonl", chunks)
     return Counts(read=count, written=written)
 
 

@@ -50,15 +50,19 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
         found = loaded[0].log_probs(trees)
         return [{"prompt_id": record["prompt_id"], "logps": logps} for record, logps in zip(piece, found, strict=True)]
 
-    run_chunks(records, context.engine.chunk_prompts, context, read)
+    run_chunks(records, context.engine.chunk_prompts, context, read, cost=_tokens, tapered=True)
     return Counts(read=len(records), written=0)
 
 
 def finish(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
     """Put the chunks together in the order of the prompts."""
     count = len(_records(spec, inputs))
-    written = write_jsonl(out / "logps.jsonl", read_chunks(count, context.engine.chunk_prompts, context.work))
+    written = write_jsonl(out / "logps.jsonl", read_chunks(count, context.engine.chunk_prompts, context.work, tapered=True))
     return Counts(read=count, written=written)
+
+
+def _tokens(record: Responses) -> int:
+    return len(record["prompt_tokens"]) + sum(len(response["tokens"]) for response in record["responses"])
 
 
 def _records(spec: Spec, inputs: Inputs) -> list[Responses]:

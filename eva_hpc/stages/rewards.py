@@ -1,9 +1,7 @@
 """The reward of a recipe as a function: pointwise ones of conversations, pairwise ones of prompts with their responses.
 
-A model is loaded at the first call: a resumed stage with nothing left to do loads none. It reads a few texts at a time, after
-which the stage shows that it lives, as the answers of a server do that are kept:
-
-WORK/.alive-0    touched by rank 0 whenever its model has read some
+A model is loaded at the first call: a resumed stage with nothing left to do loads none. After every batch that it has read the
+stage shows that it lives, as the answers of a server do that are kept.
 """
 
 from __future__ import annotations
@@ -24,13 +22,14 @@ from eva_hpc.config.reward import (
     is_pairwise,
     model_paths,
 )
+from eva_hpc.stages.chunks import SignOfLife
 from eva_hpc.stages.contract import Context, Parallel, StageFailed
-from eva_hpc.stages.engines import limits
+from eva_hpc.stages.engines import limits, release
 from eva_hpc.stages.server import Server
 from eva_hpc.stages.unchanged import check_unchanged
 
-_AT_ONCE = 256
-"""Texts that a model reads between two signs of life, up to what one prompt needs: many batches, and yet soon done."""
+_AT_ONCE = 2048
+"""Texts that are in memory as tokens, up to what one prompt needs: those that are sorted by length together."""
 _NO_PROBLEMS: Mapping[int, str] = MappingProxyType({})
 
 Item = TypeVar("Item")
@@ -166,15 +165,16 @@ def _by_model(reward: SequenceClassification | ArmoRM, context: Context) -> Rate
     from eva_hpc.inference.reward_models import RewardModel, open_reward_model
 
     models: list[RewardModel] = []
+    alive = SignOfLife(context)
 
     def rate(conversations: Sequence[Conversation]) -> Rated:
         if not models:
+            release()
             models.append(open_reward_model(reward, limits(context)))
         before = models[0].truncated
         rewards: list[float | None] = []
         for piece in _pieces(conversations, lambda _: 1):
-            rewards += models[0].score([messages for messages, _ in piece])
-            _show_life(context)
+            rewards += models[0].score([messages for messages, _ in piece], alive)
         _check_finite(reward.path, "rewards", rewards)
         problems = {index: "too little of it fits into the model" for index, one in enumerate(rewards) if one is None}
         return Rated(rewards, models[0].truncated - before, problems)
@@ -186,17 +186,18 @@ def _by_pairwise_model(reward: PairRM, context: Context) -> Compare:
     from eva_hpc.inference.reward_models import PairwiseModel, open_pairwise_model
 
     models: list[PairwiseModel] = []
+    alive = SignOfLife(context)
 
     def compare(candidates: Sequence[Candidates]) -> Compared:
         if not models:
+            release()
             models.append(open_pairwise_model(reward, limits(context)))
         before = models[0].truncated
         matrices: list[list[list[float]]] = []
         for piece in _pieces(candidates, lambda one: len(one.responses) * (len(one.responses) - 1)):
             matrices += models[0].compare(
-                [prompt for prompt, _ in piece], [[text for text, _ in responses] for _, responses in piece]
+                [prompt for prompt, _ in piece], [[text for text, _ in responses] for _, responses in piece], alive
             )
-            _show_life(context)
         _check_finite(reward.path, "preferences", [value for matrix in matrices for row in matrix for value in row])
         return Compared(matrices, models[0].truncated - before)
 
@@ -215,10 +216,6 @@ def _pieces(items: Sequence[Item], texts: Callable[[Item], int]) -> Iterator[lis
         held += texts(item)
     if piece:
         yield piece
-
-
-def _show_life(context: Context) -> None:
-    (context.work / f".alive-{context.rank}").touch()
 
 
 def _check_finite(path: str, what: str, values: Sequence[float | None]) -> None:

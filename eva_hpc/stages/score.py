@@ -44,11 +44,11 @@ class Spec(StageSpec):
 
 
 def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
-    """Score this shard's chunks. Inputs: ``responses``, ``prompts``."""
+    """Score chunks. Inputs: ``responses``, ``prompts``."""
     records = _records(spec, inputs)
     check_models(spec.reward, spec.fingerprint, spec.fingerprints, context)
     score = _pairwise(spec.reward, context) if is_pairwise(spec.reward) else _pointwise(spec.reward, context)
-    run_chunks(records, context.engine.chunk_prompts, context, score)
+    run_chunks(records, context.engine.chunk_prompts, context, score, cost=_characters, tapered=_is_shared(spec))
     return Counts(read=len(records), written=0)
 
 
@@ -60,7 +60,8 @@ def finish(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
     Raises:
         StageFailed: no response has a reward.
     """
-    records = list(read_chunks(len(_records(spec, inputs)), context.engine.chunk_prompts, context.work))
+    count = len(_records(spec, inputs))
+    records = list(read_chunks(count, context.engine.chunk_prompts, context.work, tapered=_is_shared(spec)))
     cut = sum(record.pop("cut", 0) for record in records)
     aside, problems = SetAside(), []
     for record in records:
@@ -133,6 +134,14 @@ def _pairwise(reward: Reward, context: Context) -> Callable[[Sequence[Responses]
 def with_cut(records: Sequence[Any], cut: int) -> list[Any]:
     """The records of a chunk, the first of which carries how many texts of the chunk were cut, until `finish` counts them."""
     return [{**record, "cut": cut} if cut and index == 0 else record for index, record in enumerate(records)]
+
+
+def _is_shared(spec: Spec) -> bool:
+    return spec.parallel == "shards"
+
+
+def _characters(record: Responses) -> int:
+    return sum(len(record["prompt"]) + len(response["text"]) for response in record["responses"])
 
 
 def _records(spec: Spec, inputs: Inputs) -> list[Responses]:

@@ -29,7 +29,7 @@ class Spec(StageSpec):
 
 
 def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
-    """Write ``model/``, ``policy.json``, ``train_log.jsonl`` and ``speed.jsonl``; with LoRA ``adapter/`` beside the merged model.
+    """Write ``model/``, ``policy.json``, ``train_log.jsonl``, ``speed.jsonl``; with LoRA ``adapter/`` beside the merged model.
 
     Inputs: ``policy``; ``pairs``, and ``pairs_0``, ``pairs_1``, … of earlier rounds where training starts over; ``reference``
     if that is another policy.

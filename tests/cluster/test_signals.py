@@ -69,7 +69,7 @@ def test_told_to_save_a_job_is_requeued_and_training_goes_on_where_it_was(devclu
     assert [task.split("/")[0] for task in started if started.count(task) > 1] == ["train", "train"]
     (log,) = [read_jsonl(path) for path in (tmp_path / "store").glob("train/*/train_log.jsonl")]
     assert [row["step"] for row in log] == list(range(1, len(log) + 1))
-    (text,) = [path.read_text() for path in results_of(tmp_path).glob("logs/*/train-*.log")]
+    (text,) = [path.read_text() for path in results_of(tmp_path).glob("logs/*/train-????????.log")]
     assert "stopped; what was done is saved" in text
 
 

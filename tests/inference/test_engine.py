@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from eva_hpc.inference.engine import EngineLimits, ModelSource, open_engine
+from eva_hpc.inference.engine import EngineLimits, ModelSource
+from eva_hpc.inference.opening import open_engine
 
 
 def test_the_interface_imports_nothing_heavy() -> None:

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from eva_hpc.inference.engine import EngineLimits, ModelSource, Request, Sampling, open_engine
+from eva_hpc.inference import transformers_engine
+from eva_hpc.inference.engine import EngineLimits, ModelSource, Request, Sampling
+from eva_hpc.inference.opening import open_engine
 from eva_hpc.inference.transformers_engine import TransformersEngine, batches
 from eva_hpc.store.records import Response
 
@@ -209,9 +211,50 @@ def test_batches_hold_every_row_once_within_the_budget_and_keep_prompts_together
     found = list(batches(requests, max_new_tokens=10, batch_tokens=400))
 
     rows = [row for batch in found for row in batch]
-    assert sorted(row.index for row in rows) == list(range(52))
+    assert sorted((row.request, row.index) for row in rows) == [
+        (i, j) for i, r in enumerate(requests) for j in range(len(r.seeds))
+    ]
     assert sorted((row.request, row.seed) for row in rows) == [(i, seed) for i, r in enumerate(requests) for seed in r.seeds]
     for batch in found:
         widest = max(len(requests[row.request].prompt_tokens) for row in batch) + 10
         assert len(batch) * widest <= 400
     assert len({i for i, batch in enumerate(found) for row in batch if row.request == 3}) == 1
+
+
+def test_requests_that_are_fed_bit_by_bit_get_the_responses_of_one_call(
+    folder: Path, requests: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampling, greedy = Sampling(1.0, 0.9, 40), Sampling(0, 1.0, 25)
+    engine = open_engine("transformers", ModelSource(str(folder)), EngineLimits(batch_tokens=400))
+    monkeypatch.setattr(transformers_engine, "_ROUND", 8)
+    many = [Request(r.prompt_tokens, tuple(range(40 * i, 40 * i + n))) for i, r in enumerate(requests * 3) for n in (1, 6)]
+    expected = engine.generate(many, sampling)
+    expected_greedy = engine.generate(many[:3], greedy)
+
+    fed, found, longest_queue = 0, {}, 0
+    engine.submit("none", Request(many[0].prompt_tokens, ()), sampling)
+    for index in range(3):
+        engine.submit(("greedy", index), many[index], greedy)
+    while len(found) < len(many) + 4:
+        while engine.hungry and fed < len(many):
+            engine.submit(fed, many[fed], sampling)
+            fed += 1
+        longest_queue = max(longest_queue, fed - len(found))
+        found.update(dict(engine.step()))
+
+    assert same([found[index] for index in range(len(many))], expected)
+    assert same([found["greedy", index] for index in range(3)], expected_greedy)
+    assert found["none"] == []
+    assert longest_queue < len(many)
+    assert engine.step() == []
+
+
+def test_what_was_dropped_does_not_come_back(engine: TransformersEngine, requests: list[Request]) -> None:
+    sampling = Sampling(1.0, 1.0, 40)
+    expected = engine.generate(requests[2:], sampling)
+    for index, request in enumerate(requests):
+        engine.submit(index, request, sampling)
+    assert engine.step() == []  # 15 of 40 tokens
+    engine.drop()
+    assert engine.step() == []
+    assert same(engine.generate(requests[2:], sampling), expected)

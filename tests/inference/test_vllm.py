@@ -19,7 +19,8 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 from eva_hpc.config.recipe import SequenceClassification
-from eva_hpc.inference.engine import EngineLimits, ModelSource, Request, Sampling, open_engine
+from eva_hpc.inference.engine import EngineLimits, ModelSource, Request, Sampling
+from eva_hpc.inference.opening import open_engine
 from eva_hpc.inference.reward_models import open_reward_model
 
 policy, reward, cache = sys.argv[1:]
@@ -40,6 +41,23 @@ for name in ("transformers", "vllm"):
         "of crowd": engine.generate(CROWD[50:], Sampling(0.8, 0.9, 4)),
         "nothing": engine.generate([Request(prompts[0], ())], Sampling(0.8, 0.9, 60)),
     }
+    if name == "vllm":
+        engine._enough = 20
+        engine.submit("none", Request(prompts[0], ()), Sampling(0.8, 0.9, 4))
+        fed, parts, most = 0, {}, 0
+        while len(parts) < len(CROWD) + 1:
+            while engine.hungry and fed < len(CROWD):
+                engine.submit(fed, CROWD[fed], Sampling(0.8, 0.9, 4))
+                fed += 1
+            most = max(most, engine._process.unfinished)
+            parts.update(dict(engine.step()))
+        found["fed"] = [parts[i] for i in range(len(CROWD))]
+        found["fed none"], found["most"] = parts["none"], most
+        for i, request in enumerate(CROWD):
+            engine.submit(i, request, Sampling(0.8, 0.9, 4))
+        engine.step()
+        engine.drop()
+        found["after drop"] = [len(engine.step()), engine._process.unfinished]
     try:
         engine.generate([Request([5] * 512, (1,))], Sampling(0, 1.0, 5))
     except ValueError as error:
@@ -127,3 +145,12 @@ def test_rewards_are_the_raw_logits_of_transformers(found: dict[str, Any]) -> No
 
 def test_the_folder_of_compiled_kernels_is_gone_after_closing(found: dict[str, Any]) -> None:
     assert found["left"] == []
+
+
+def test_requests_that_are_fed_bit_by_bit_get_the_responses_of_one_call(found: dict[str, Any]) -> None:
+    assert [[r["tokens"] for r in row] for row in found["fed"]] == [
+        [r["tokens"] for r in row] for row in found["vllm"]["crowd"]
+    ]
+    assert found["fed none"] == []
+    assert found["most"] == 20
+    assert found["after drop"] == [0, 0]

@@ -1,8 +1,6 @@
-"""Reward models read a chunk in pieces, and show that they live after each."""
+"""Reward models read many texts at once, and show that they live while they do."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 
@@ -16,25 +14,20 @@ from eva_hpc.stages.rewards import Candidates, Conversation, open_preferences, o
 
 
 class Model:
-    """Rewards an answer with its number. Notes how many texts it is given at once, and whether it was seen alive since."""
+    """Rewards an answer with its number. Notes how many texts it is given at once, and says that it is alive."""
 
-    def __init__(self, alive: Path) -> None:
+    def __init__(self) -> None:
         self.truncated = 0
-        self.alive = alive
         self.read: list[int] = []
-        self.seen: list[bool] = []
 
-    def note(self, texts: int) -> None:
-        self.read.append(texts)
-        self.seen.append(self.alive.exists())
-        self.alive.unlink(missing_ok=True)
-
-    def score(self, conversations):
-        self.note(len(conversations))
+    def score(self, conversations, alive):
+        self.read.append(len(conversations))
+        alive()
         return [None if own[-1]["content"] == "-" else float(own[-1]["content"]) for own in conversations]
 
-    def compare(self, prompts, responses):
-        self.note(sum(len(own) * (len(own) - 1) for own in responses))
+    def compare(self, prompts, responses, alive):
+        self.read.append(sum(len(own) * (len(own) - 1) for own in responses))
+        alive()
         return [[[float(text)] * len(own) for text in own] for own in responses]
 
 
@@ -46,7 +39,7 @@ def context(bench) -> Context:
 
 @pytest.fixture
 def model(context, monkeypatch) -> Model:
-    model = Model(context.work / ".alive-0")
+    model = Model()
     for name in ("open_reward_model", "open_pairwise_model"):
         monkeypatch.setattr(reward_models, name, lambda *_: model)
     return model
@@ -56,22 +49,22 @@ def conversation(text: str) -> Conversation:
     return Conversation([{"role": "user", "content": "Copy: ab"}, {"role": "assistant", "content": text}], True)
 
 
-def test_conversations_are_scored_in_pieces_with_a_sign_of_life_after_each(context, model):
+def test_conversations_are_scored_many_at_once_with_a_sign_of_life(context, model):
     rate = open_reward(SequenceClassification(path="x"), context)
-    assert rate([conversation(str(n)) for n in range(600)]).rewards == list(range(600))
-    assert model.read == [256, 256, 88]
-    assert model.seen == [False, True, True]
-    assert model.alive.exists()
+    assert not (context.work / ".alive-0").exists()
+    assert rate([conversation(str(n)) for n in range(4500)]).rewards == list(range(4500))
+    assert model.read == [2048, 2048, 404]
+    assert (context.work / ".alive-0").exists()
     assert rate([]).rewards == []
 
 
-def test_responses_are_compared_in_pieces_of_whole_prompts_with_a_sign_of_life_after_each(context, model):
-    sizes = [2, 10, 10, 10, 20, 2, 1]
+def test_responses_are_compared_many_at_once_but_whole_prompts_with_a_sign_of_life(context, model):
+    sizes = [2, 30, 30, 30, 50, 2, 1]
     asked = [Candidates("?", [(str(n), True)] * size) for n, size in enumerate(sizes)]
     preferences = open_preferences(PairRM(), context)(asked).preferences
     assert [(matrix[0][0], len(matrix)) for matrix in preferences] == list(enumerate(sizes))
-    assert model.read == [2 + 90 + 90, 90, 380, 2]
-    assert model.seen == [False, True, True, True]
+    assert model.read == [2 + 870 + 870, 870, 2450, 2]
+    assert (context.work / ".alive-0").exists()
 
 
 def test_a_conversation_without_a_reward_comes_with_the_reason_in_ensembles_too(context, model):

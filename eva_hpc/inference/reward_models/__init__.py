@@ -5,7 +5,7 @@ Stages call it, through the protocols below; torch, transformers and vLLM load o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from eva_hpc.config.reward import ArmoRM, PairRM, SequenceClassification
@@ -17,10 +17,11 @@ class RewardModel(Protocol):
 
     truncated: int
 
-    def score(self, conversations: Sequence[Sequence[Message]]) -> Sequence[float | None]:
+    def score(self, conversations: Sequence[Sequence[Message]], alive: Callable[[], None]) -> Sequence[float | None]:
         """The reward of every conversation, each ending with the assistant's turn: the raw logit, without a sigmoid.
 
-        None where too little of the conversation fits into the model.
+        None where too little of the conversation fits into the model. All of them are sorted by length, so more of them at once
+        pad less; `alive` is called after every batch.
 
         Raises:
             ValueError: the tokenizer has no chat template, or the template refuses a conversation.
@@ -37,10 +38,13 @@ class PairwiseModel(Protocol):
 
     truncated: int
 
-    def compare(self, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> list[list[list[float]]]:
+    def compare(
+        self, prompts: Sequence[str], responses: Sequence[Sequence[str]], alive: Callable[[], None]
+    ) -> list[list[list[float]]]:
         """For every prompt the k x k matrix of P(response i is better than j): 1/2 on the diagonal, P(i, j) + P(j, i) = 1.
 
-        Every entry depends on its own two responses only: the first k responses have the matrix's corner.
+        Every entry depends on its own two responses only: the first k responses have the matrix's corner. `alive` is called
+        after every batch.
         """
         ...
 

@@ -9,7 +9,7 @@ The network reads the published checkpoint by its parameter names.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -20,7 +20,7 @@ from transformers import LlamaModel, LlamaPreTrainedModel
 from eva_hpc.config.reward import ArmoRM
 from eva_hpc.inference.engine import EngineLimits, Message, ModelSource
 from eva_hpc.inference.loading import attention_implementation
-from eva_hpc.inference.reward_models.rows import Renderer, Row, length_sorted, load_network, right_padded
+from eva_hpc.inference.reward_models.rows import Renderer, Row, length_sorted, load_network, nothing, right_padded
 
 _GATE = "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
 """Where the prompt ends: the weights depend on the hidden state at the first of these tokens."""
@@ -100,7 +100,7 @@ class ArmoRMRewardModel:
         self._network.to(self._device)
         self._batch_tokens = limits.batch_tokens
 
-    def score(self, conversations: Sequence[Sequence[Message]]) -> list[float | None]:
+    def score(self, conversations: Sequence[Sequence[Message]], alive: Callable[[], None] = nothing) -> list[float | None]:
         """See :class:`~eva_hpc.inference.reward_models.RewardModel`. None where the end of the prompt had to be cut off."""
         rendered = self._renderer.render(conversations)
         self.truncated += sum(row.removed > 0 for row in rendered)
@@ -116,6 +116,7 @@ class ArmoRMRewardModel:
                 scores = self._network(*(tensor.to(self._device) for tensor in (ids, mask, last, gate)))
                 for i, score in zip(batch, scores.tolist(), strict=True):
                     rewards[usable[i]] = score
+                alive()
         return rewards
 
     def close(self) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from eva_hpc.config.reward import SequenceClassification
 from eva_hpc.inference.engine import EngineLimits, Message, ModelSource
 from eva_hpc.inference.loading import attention_implementation
-from eva_hpc.inference.reward_models.rows import Renderer, length_sorted, load_network, right_padded
+from eva_hpc.inference.reward_models.rows import Renderer, length_sorted, load_network, nothing, right_padded
 
 
 def _renderer(settings: SequenceClassification) -> Renderer:
@@ -46,7 +46,7 @@ class TransformersRewardModel:
         ).to(self._device)
         self._batch_tokens = limits.batch_tokens
 
-    def score(self, conversations: Sequence[Sequence[Message]]) -> list[float]:
+    def score(self, conversations: Sequence[Sequence[Message]], alive: Callable[[], None] = nothing) -> list[float]:
         """See :class:`~eva_hpc.inference.reward_models.RewardModel`."""
         import torch
 
@@ -68,6 +68,7 @@ class TransformersRewardModel:
                 ).logits
                 for i, reward in zip(batch, logits[:, 0].float().tolist(), strict=True):
                     rewards[i] = reward
+                alive()
         text_config.pad_token_id = own_pad
         return rewards
 
@@ -93,7 +94,7 @@ class VllmRewardModel:
             self._renderer.model, limits, runner="pooling", max_model_len=min(settings.max_length, limits.max_model_len or own)
         )
 
-    def score(self, conversations: Sequence[Sequence[Message]]) -> list[float]:
+    def score(self, conversations: Sequence[Sequence[Message]], alive: Callable[[], None] = nothing) -> list[float]:
         """See :class:`~eva_hpc.inference.reward_models.RewardModel`.
 
         Raises:
@@ -116,6 +117,7 @@ class VllmRewardModel:
             pooling_params=PoolingParams(use_activation=False),
             use_tqdm=False,
         )
+        alive()
         return [float(output.outputs.probs[0]) for output in outputs]
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ The network reads the published checkpoint (in its transformers form) by its par
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import permutations
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from transformers import DebertaV2Model, DebertaV2PreTrainedModel
 from eva_hpc.config.reward import PairRM
 from eva_hpc.inference.engine import EngineLimits, ModelSource
 from eva_hpc.inference.loading import load_config
-from eva_hpc.inference.reward_models.rows import length_sorted, load_network, right_padded
+from eva_hpc.inference.reward_models.rows import length_sorted, load_network, nothing, right_padded
 
 _MARKS = ("<|source|>", "<|candidate1|>", "<|candidate2|>")
 
@@ -96,14 +96,16 @@ class PairRMModel:
         self._network: Any = load_network(PairRMNetwork, source, config=config).to(self._device)
         self._batch_tokens = limits.batch_tokens
 
-    def compare(self, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> list[list[list[float]]]:
+    def compare(
+        self, prompts: Sequence[str], responses: Sequence[Sequence[str]], alive: Callable[[], None] = nothing
+    ) -> list[list[list[float]]]:
         """See :class:`~eva_hpc.inference.reward_models.PairwiseModel`."""
         comparisons = [
             comparison
             for index, (prompt, answers) in enumerate(zip(prompts, responses, strict=True))
             for comparison in self._comparisons(index, prompt, answers)
         ]
-        logits = self._logits(comparisons)
+        logits = self._logits(comparisons, alive)
         matrices = [[[0.5] * len(answers) for _ in answers] for answers in responses]
         for index, answers in enumerate(responses):
             for i in range(len(answers)):
@@ -142,7 +144,7 @@ class PairRMModel:
             tokens = self._tokenizer.encode(mark + text, truncation=True, max_length=limit)
         return _Text(tokens, tokens.index(self._tokenizer.convert_tokens_to_ids(mark)), cut)
 
-    def _logits(self, comparisons: Sequence[_Comparison]) -> dict[tuple[int, int, int], float]:
+    def _logits(self, comparisons: Sequence[_Comparison], alive: Callable[[], None]) -> dict[tuple[int, int, int], float]:
         """The logit of every comparison."""
         logits: dict[tuple[int, int, int], float] = {}
         with torch.inference_mode():
@@ -151,6 +153,7 @@ class PairRMModel:
                 marks = torch.tensor([comparisons[i].marks for i in batch])
                 found = self._network(*(tensor.to(self._device) for tensor in (ids, mask, marks)))
                 logits.update(zip((comparisons[i].which for i in batch), found.float().tolist(), strict=True))
+                alive()
         return logits
 
 

@@ -184,9 +184,10 @@ class Chaos:
     # ------------------------------------------------------------------------ processes
 
     def ranks(self, stage: str) -> list[int]:
-        """Pids of the ranks of the stage that runs now, in their order."""
-        attempt = f"/store/{stage}/"
-        return sorted(self._pythons(attempt), key=lambda pid: int(_environment(pid).get("SLURM_PROCID", "0")))
+        """Pids of the ranks of the stage that runs now, in their order, by the names that they give themselves."""
+        pids = [pid for job in self.jobs() for pid in faults.processes_of(self.where, job=job)]
+        names = {pid: _name(pid).strip().split(":") for pid in pids}
+        return sorted((pid for pid in pids if names[pid][0] == stage), key=lambda pid: int(names[pid][1]))
 
     def driver(self) -> int:
         """Pid of the driver."""
@@ -267,11 +268,3 @@ def _name(pid: int) -> str:
         return Path(f"/proc/{pid}/comm").read_text()
     except OSError:
         return ""
-
-
-def _environment(pid: int) -> dict[str, str]:
-    try:
-        lines = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
-    except OSError:
-        return {}
-    return dict(line.split("=", 1) for line in lines if "=" in line)

@@ -1,7 +1,8 @@
 """Makes a stage fail on demand inside real jobs: Python imports this at its start where the folder is on PYTHONPATH.
 
 EVA_HPC_TEST_FAULT is JSON: {"stage": "train", "kind": "killed", "rank": 1, "once": "/tmp/x/happened"}. With `once`, a file that
-is made when it happens, it does not happen again.
+is made when it happens, it does not happen again. With "rank": "all" it happens on every rank.
+With "from": FILE the rest is read from that file each time, so that a process that stays can be told something else.
 """
 
 import importlib.abc
@@ -54,10 +55,45 @@ def disk_full(context):
     raise OSError(28, "No space left on device")
 
 
+def host_killed(context):
+    """What the rank was forked from is killed."""
+    os.kill(os.getppid(), 9)
+    time.sleep(1e6)
+
+
+def left_behind(context):
+    """Leaves a process in a session of its own."""
+    import subprocess
+
+    subprocess.Popen(["sleep", FAULT["seconds"]], start_new_session=True)
+
+
+def tells(context):
+    """Says who it is, in a file of FAULT["folder"] for each rank."""
+    import torch
+
+    names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MASTER_ADDR", "MASTER_PORT", "TORCH_EXTENSIONS_DIR")
+    told = {
+        "pid": os.getpid(),
+        "parent": os.getppid(),
+        "node": os.environ.get("SLURMD_NODENAME"),
+        "world_size": context.world_size,
+        "local_rank": context.local_rank,
+        "threads": torch.get_num_threads(),
+        "environment": {name: os.environ.get(name) for name in names},
+    }
+    stage = FAULT["stage"] if FAULT["stage"] != "*" else context.work.parent.parent.name
+    with open(f"{FAULT['folder']}/{stage}-{context.rank}-{os.getpid()}.json", "x") as file:
+        json.dump(told, file)
+
+
 def wrapped(run):
     def faulty(spec, inputs, out, context):
+        if "from" in FAULT:
+            with open(FAULT["from"]) as file:
+                FAULT.update(json.load(file))
         happened = FAULT.get("once")
-        if context.rank == FAULT.get("rank", 0) and not (happened and os.path.exists(happened)):
+        if FAULT.get("rank", 0) in (context.rank, "all") and not (happened and os.path.exists(happened)):
             if happened:
                 open(happened, "x").close()
             globals()[FAULT["kind"]](context)
@@ -68,14 +104,17 @@ def wrapped(run):
 
 class Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name != f"eva_hpc.stages.{FAULT['stage']}":
+        if FAULT["stage"] == "no hosts" and name == "eva_hpc.cluster.warm":
+            raise ImportError("the hosts are out of order")
+        if name != f"eva_hpc.stages.{FAULT['stage']}" and not (FAULT["stage"] == "*" and name.startswith("eva_hpc.stages.")):
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path)
         execute = spec.loader.exec_module
 
         def exec_module(module):
             execute(module)
-            module.run = wrapped(module.run)
+            if hasattr(module, "Spec") and hasattr(module, "run"):
+                module.run = wrapped(module.run)
 
         spec.loader.exec_module = exec_module
         return spec
