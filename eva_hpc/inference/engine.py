@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from eva_hpc.store.records import Response
 
@@ -87,7 +87,7 @@ class Request:
 class Answered(NamedTuple):
     """A request that is whole: its name, and its responses in the order of their seeds."""
 
-    name: Hashable
+    name: Any
     responses: list[Response]
 
 

@@ -1,9 +1,9 @@
 """Attention over trees of tokens, exact: a token sees the prompt of its tree and what is before it in its own completion.
 
 Registered with transformers as an attention implementation, it serves every architecture that takes one. On a GPU it is
-FlexAttention with a block mask, which skips what no token sees. Elsewhere the trees are brought side by side, for attention
-alone, in groups of like size; they go through PyTorch's scaled dot-product attention, or plain matrix products where scores are
-capped.
+FlexAttention with a block mask, which skips what no token sees. Elsewhere the texts, each a prompt and one completion, are
+brought side by side, for attention alone, in groups of like length; they go through PyTorch's causal attention, or plain matrix
+products where scores are capped. What comes out for a prompt is the same in each of its texts, and taken from one.
 
 Under a sliding window a token sees those at a distance below the window in its own text: positions count, not places in a row.
 """
@@ -11,14 +11,15 @@ Under a sliding window a token sees those at a distance below the window in its 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AttentionInterface, AutoModelForCausalLM, PretrainedConfig
 
 TREE_ATTENTION = "eva_tree"
@@ -27,21 +28,9 @@ TREE_ATTENTION = "eva_tree"
 Part = tuple[int, int, tuple[int, ...]]
 """A tree in a row of tokens: where it starts, tokens of its prompt, tokens of each completion."""
 
-_LIKE_SIZE = 0.75
+_LIKE_LENGTH = 0.75
 _PADDING = -1
 _BLOCK, _PIECE = 128, 16
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Trees of like size side by side: `places` [trees, longest] in the row, padded with the tree's first.
-
-    `branch` and `position` [trees, longest] as in :class:`Branches`; those of padding are -1.
-    """
-
-    places: torch.Tensor
-    branch: torch.Tensor
-    position: torch.Tensor
 
 
 class Branches:
@@ -51,57 +40,37 @@ class Branches:
         """`parts` are the trees and `cells` the places of all rows; places of no tree are padding, which nobody reads."""
         self._cells = cells
         self._device = device
-        self._parts = sorted(parts, key=lambda part: -_size(part))
+        self._parts = sorted(parts)
         self._block_masks: dict[int | None, BlockMask] = {}
-        self._biases: dict[tuple[int | None, torch.dtype], list[torch.Tensor | None]] = {}
 
     @functools.cached_property
     def places(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Tree, branch (0: the prompt, then the completions) and position of every place, [cells] each; tree -1 is padding."""
         tree = torch.full((self._cells,), _PADDING)
         branch, position = torch.zeros_like(tree), torch.arange(self._cells)
-        for number, part in enumerate(sorted(self._parts)):  # by place, so that a block holds neighbours
+        for number, part in enumerate(self._parts):  # by place, so that a block holds neighbours
             own = slice(part[0], part[0] + _size(part))
             tree[own] = number
             branch[own], position[own] = _branch_and_position(part)
         return tree.to(self._device), branch.to(self._device), position.to(self._device)
 
     @functools.cached_property
-    def groups(self) -> list[_Group]:
-        """The trees, largest first, in groups that need little padding."""
-        groups: list[list[Part]] = []
-        for part in self._parts:
-            if not groups or _size(part) < _LIKE_SIZE * _size(groups[-1][0]):
+    def texts(self) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Where the tokens of the texts are, in groups of like length, each [texts, longest]; and where each place of the rows
+        is in all groups, one after the other, [cells]. Padding is anywhere."""
+        groups: list[list[torch.Tensor]] = []
+        for text in sorted((text for part in self._parts for text in _texts(part)), key=len, reverse=True):
+            if not groups or len(text) < _LIKE_LENGTH * len(groups[-1][0]):
                 groups.append([])
-            groups[-1].append(part)
-        return [self._group(parts) for parts in groups]
-
-    def _group(self, parts: Sequence[Part]) -> _Group:
-        longest = _size(parts[0])
-        places = torch.tensor([part[0] for part in parts])[:, None].repeat(1, longest)
-        branch = torch.full((len(parts), longest), _PADDING)
-        position = branch.clone()
-        for line, part in enumerate(parts):
-            places[line, : _size(part)] += torch.arange(_size(part))
-            branch[line, : _size(part)], position[line, : _size(part)] = _branch_and_position(part)
-        return _Group(places.to(self._device), branch.to(self._device), position.to(self._device))
-
-    @functools.cached_property
-    def back(self) -> torch.Tensor:
-        """[cells]: where each place of the rows is among those of all groups, one after the other; padding reads any."""
-        back = torch.zeros(self._cells, dtype=torch.int64, device=self._device)
+            groups[-1].append(text)
+        back = torch.zeros(self._cells, dtype=torch.int64)
         before = 0
-        for group in self.groups:
-            real = group.branch.flatten() != _PADDING
-            back[group.places.flatten()[real]] = before + real.nonzero().flatten()
-            before += real.numel()
-        return back
-
-    def biases(self, window: int | None, dtype: torch.dtype) -> list[torch.Tensor | None]:
-        """For each group what is added to its scores, [trees, 1, longest, longest]; None where a causal mask does it all."""
-        if (window, dtype) not in self._biases:
-            self._biases[window, dtype] = [_bias(group, window, dtype) for group in self.groups]
-        return self._biases[window, dtype]
+        for group in groups:
+            for text in group:
+                back[text] = before + torch.arange(len(text))
+                before += len(group[0])
+        padded = [pad_sequence(group, batch_first=True, padding_value=int(group[0][0])) for group in groups]
+        return [places.to(self._device) for places in padded], back.to(self._device)
 
     def block_mask(self, window: int | None) -> BlockMask:
         """The mask of FlexAttention."""
@@ -155,17 +124,20 @@ def _branch_and_position(part: Part) -> tuple[torch.Tensor, torch.Tensor]:
     return branch, position
 
 
-def _bias(group: _Group, window: int | None, dtype: torch.dtype) -> torch.Tensor | None:
-    longest = group.branch.shape[1]
-    if int(group.branch.max()) <= 1 and (window is None or longest <= window):
-        return None
-    query, key = group.branch[:, :, None], group.branch[:, None, :]
-    distance = group.position[:, :, None] - group.position[:, None, :]
-    sees = ((key == 0) | (key == query)) & (distance >= 0)
+def _texts(part: Part) -> list[torch.Tensor]:
+    """Where the tokens of the prompt and of one completion are, for each completion."""
+    start, prompt, completions = part
+    ends = list(itertools.accumulate(completions, initial=start + prompt))
+    before = torch.arange(start, start + prompt)
+    return [torch.cat([before, torch.arange(*span)]) for span in itertools.pairwise(ends)]
+
+
+def _band(length: int, window: int | None, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """What is added to the scores of a text, [length, length]: 0 for tokens up to oneself, within the window, else -inf."""
+    hidden = torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
     if window is not None:
-        sees &= distance < window
-    sees |= query == _PADDING  # a query that sees nothing would give NaN
-    return torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill_(~sees, -torch.inf)[:, None]
+        hidden |= hidden.new_ones(length, length).tril(-window)
+    return torch.zeros(length, length, dtype=dtype, device=device).masked_fill_(hidden, -torch.inf)
 
 
 def supports(config: PretrainedConfig) -> bool:
@@ -225,34 +197,35 @@ def _in_groups(
     softcap: float | None,
     window: int | None,
 ) -> torch.Tensor:
-    """[heads, cells, d] from [heads, cells, d] and [key heads, cells, d], a group of trees at a time."""
+    """[heads, cells, d] from [heads, cells, d] and [key heads, cells, d], a group of texts at a time."""
     heads, _, size = query.shape
+    groups, back = branches.texts
     outputs = []
-    for group, bias in zip(branches.groups, branches.biases(window, query.dtype), strict=True):
-        trees, longest = group.places.shape
-        places = group.places.flatten()
+    for places in groups:
+        texts, longest = places.shape
         q, k, v = (
-            x.index_select(1, places).view(x.shape[0], trees, longest, size).transpose(0, 1) for x in (query, key, value)
+            x.index_select(1, places.flatten()).view(x.shape[0], texts, longest, size).transpose(0, 1)
+            for x in (query, key, value)
         )
         if heads != key.shape[0]:
             k, v = (x.repeat_interleave(heads // x.shape[1], dim=1) for x in (k, v))
+        causal = softcap is None and (window is None or longest <= window)
+        band = None if causal else _band(longest, window, query.dtype, query.device)
         if softcap is None:
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=bias is None, scale=scaling)
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=band, is_causal=causal, scale=scaling)
         else:
-            out = _capped(q, k, v, bias, scaling, softcap)
-        outputs.append(out.transpose(0, 1).reshape(heads, trees * longest, size))
-    return torch.cat(outputs, dim=1).index_select(1, branches.back)
+            assert band is not None
+            out = _capped(q, k, v, band, scaling, softcap)
+        outputs.append(out.transpose(0, 1).reshape(heads, texts * longest, size))
+    return torch.cat(outputs, dim=1).index_select(1, back)
 
 
 def _capped(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None, scaling: float, softcap: float
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, band: torch.Tensor, scaling: float, softcap: float
 ) -> torch.Tensor:
-    """Attention with capped scores, section 2 of the Gemma 2 report (arXiv 2408.00118); all [trees, heads, longest, d]."""
+    """Attention with capped scores, section 2 of the Gemma 2 report (arXiv 2408.00118); all [texts, heads, longest, d]."""
     scores = softcap * torch.tanh(query @ key.transpose(-1, -2) * (scaling / softcap))
-    if bias is None:
-        longest = scores.shape[-1]
-        bias = torch.full((longest, longest), -torch.inf, dtype=scores.dtype, device=scores.device).triu(1)
-    return torch.softmax(scores + bias, dim=-1, dtype=torch.float32).to(value.dtype) @ value
+    return torch.softmax(scores + band, dim=-1, dtype=torch.float32).to(value.dtype) @ value
 
 
 def _with_flex_attention(

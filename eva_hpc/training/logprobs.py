@@ -12,14 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from eva_hpc.training.attention import TREE_ATTENTION
 from eva_hpc.training.packing import Batch
 
-CHUNK_ELEMENTS = 2**26
-"""Logits in memory at once: 256 MB of float32."""
+CHUNK_ELEMENTS = 2**27
+"""Logits in memory at once: 512 MB of float32."""
 
 # Models that scale their logits after the head under these names would get wrong log-probs here.
 _UNSUPPORTED = ("logit_scale", "logits_scaling", "lm_head_multiplier")
@@ -39,22 +38,73 @@ class CompletionHead(nn.Module):
 
     def forward(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Log-probs [tokens] (float32) of `targets` [tokens] given `hidden` [tokens, width]."""
-        vocabulary = self.weight.shape[0]
-        size = max(1, CHUNK_ELEMENTS // vocabulary)
-        if len(targets) <= size or not torch.is_grad_enabled():
-            chunks = [self._chunk(h, t) for h, t in zip(hidden.split(size), targets.split(size), strict=True)]
-        else:
-            chunks = [
-                checkpoint(self._chunk, h, t, use_reentrant=False, preserve_rng_state=False)
-                for h, t in zip(hidden.split(size), targets.split(size), strict=True)
-            ]
-        return torch.cat(chunks)
+        size = max(1, CHUNK_ELEMENTS // self.weight.shape[0])
+        logps: torch.Tensor = _ChunkedLogProbs.apply(hidden, self.weight, self.bias, targets, self.softcap, size)
+        return logps
 
-    def _chunk(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        logits = F.linear(hidden, self.weight, self.bias).float()
-        if self.softcap is not None:
-            logits = self.softcap * torch.tanh(logits / self.softcap)
-        return -F.cross_entropy(logits, targets, reduction="none")
+
+class _ChunkedLogProbs(torch.autograd.Function):
+    """Of each target y the log-prob z_y - log sum exp z, for logits z = W h + b, or c tanh((W h + b) / c) if they are capped.
+
+    By the logits its gradient is that of y minus the softmax, times 1 - (z / c)^2 under the cap. Gradients of all chunks are
+    added up in place.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        targets: torch.Tensor,
+        softcap: float | None,
+        size: int,
+    ) -> torch.Tensor:
+        sums = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
+        logps = torch.empty_like(sums)
+        for chunk in _chunks(len(targets), size):
+            logits = _logits(hidden[chunk], weight, bias, softcap)
+            sums[chunk] = logits.logsumexp(1)
+            logps[chunk] = logits.gather(1, targets[chunk, None]).squeeze(1) - sums[chunk]
+        ctx.save_for_backward(hidden, weight, bias, targets, sums)
+        ctx.softcap, ctx.size = softcap, size
+        return logps
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        hidden, weight, bias, targets, sums = ctx.saved_tensors
+        (gradient,) = gradients
+        wanted = ctx.needs_input_grad
+        of_hidden = torch.empty_like(hidden) if wanted[0] else None
+        of_weight = torch.zeros_like(weight) if wanted[1] else None
+        of_bias = torch.zeros_like(bias) if wanted[2] else None
+        for chunk in _chunks(len(targets), ctx.size):
+            logits = _logits(hidden[chunk], weight, bias, ctx.softcap)
+            slope = None if ctx.softcap is None else 1 - (logits / ctx.softcap).square_()
+            of_logits = logits.sub_(sums[chunk, None]).exp_().neg_()
+            of_logits.scatter_add_(1, targets[chunk, None], torch.ones_like(of_logits[:, :1]))
+            of_logits.mul_(gradient[chunk, None])
+            if slope is not None:
+                of_logits.mul_(slope)
+            part = of_logits.to(weight.dtype)
+            if of_hidden is not None:
+                torch.mm(part, weight, out=of_hidden[chunk])
+            if of_weight is not None:
+                of_weight.addmm_(part.t(), hidden[chunk])
+            if of_bias is not None:
+                of_bias += part.sum(0)
+        return of_hidden, of_weight, of_bias, None, None, None
+
+
+def _chunks(count: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def _logits(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, softcap: float | None) -> torch.Tensor:
+    """[tokens, vocabulary], float32 and nobody else's."""
+    product = F.linear(hidden, weight, bias)
+    logits = product.float()
+    return logits if softcap is None else logits.div_(softcap).tanh_().mul_(softcap)
 
 
 class SequenceLogProbs(nn.Module):
