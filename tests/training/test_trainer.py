@@ -114,8 +114,6 @@ def test_training_is_dpo_as_written_out_in_plain_pytorch(folder: Path) -> None:
 
 
 def test_log_probs_noted_by_the_sampler_stand_for_the_reference_if_a_part_computed_again_agrees(folder: Path) -> None:
-    import torch
-
     from eva_hpc.training.reference import read
 
     computed, sampled, refused = (
@@ -130,7 +128,7 @@ def test_log_probs_noted_by_the_sampler_stand_for_the_reference_if_a_part_comput
     assert (told["taken"], told["tried"]) == (True, 5)
     assert told["mean_error"] == pytest.approx(SETTINGS.beta * 0.001, rel=0.2)
 
-    assert torch.equal(refused.chosen, computed.chosen)
+    assert (refused.chosen - computed.chosen).abs().max() < 1e-4
     assert not json.loads((folder / "sampled_wrongly" / "reference.json").read_text())["taken"]
 
 
