@@ -124,7 +124,7 @@ def prepare(task: Task, site: Site, store: Store, results: Path) -> Attempt:
             (aside / WORK).rename(work)
     work.mkdir(parents=True, exist_ok=True)
     forget_failures(work)
-    for stale in work.glob("progress-*.json"):
+    for stale in [*work.glob("progress-*.json"), *work.glob(".claim-*")]:
         stale.unlink(missing_ok=True)
     log = log_path(results, task)
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -116,7 +116,7 @@ class Engine(Section):
     batch_tokens: int = Field(
         default=16384, ge=64, description="tokens, padding included, in one batch of the transformers engine"
     )
-    chunk_prompts: int = Field(default=256, ge=1, description="prompts per committed chunk of generation")
+    chunk_prompts: int = Field(default=256, ge=1, description="prompts per committed chunk of generation, at most")
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     max_model_len: int | None = Field(default=None, ge=1)
     checkpoint_minutes: float = Field(default=10.0, gt=0, description="minutes between checkpoints of training")

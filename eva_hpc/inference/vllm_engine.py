@@ -141,9 +141,9 @@ class VllmProcess:
         self._gpu = gpu = torch.cuda.is_available()
         # One folder per process: processes that compile at the same time must not share one.
         self._cache = limits.cache_dir and limits.cache_dir / f"vllm-{platform.node()}-{os.getpid()}"
-        if self._cache is not None and "VLLM_CACHE_ROOT" not in os.environ:
-            _share_what_is_known_of_models(self._cache)
         set_environment(gpu, limits.threads, self._cache)
+        if root := os.environ.get("VLLM_CACHE_ROOT"):
+            _share_what_is_known_of_models(Path(root))
         torch.set_num_threads(limits.threads)
 
         from vllm import LLM

@@ -24,7 +24,7 @@ from eva_hpc.config.reward import (
 )
 from eva_hpc.stages.chunks import SignOfLife
 from eva_hpc.stages.contract import Context, Parallel, StageFailed
-from eva_hpc.stages.engines import limits, release
+from eva_hpc.stages.engines import limits
 from eva_hpc.stages.server import Server
 from eva_hpc.stages.unchanged import check_unchanged
 
@@ -169,7 +169,6 @@ def _by_model(reward: SequenceClassification | ArmoRM, context: Context) -> Rate
 
     def rate(conversations: Sequence[Conversation]) -> Rated:
         if not models:
-            release()
             models.append(open_reward_model(reward, limits(context)))
         before = models[0].truncated
         rewards: list[float | None] = []
@@ -190,7 +189,6 @@ def _by_pairwise_model(reward: PairRM, context: Context) -> Compare:
 
     def compare(candidates: Sequence[Candidates]) -> Compared:
         if not models:
-            release()
             models.append(open_pairwise_model(reward, limits(context)))
         before = models[0].truncated
         matrices: list[list[list[float]]] = []
