@@ -30,7 +30,7 @@ import orjson
 from eva_hpc.cluster.execution import Attempt
 from eva_hpc.cluster.oom import oom_kills
 from eva_hpc.cluster.rendezvous import rank_from_environment
-from eva_hpc.cluster.worker import STOP_SIGNALS, forked_from_host
+from eva_hpc.cluster.worker import RUN, STOP_SIGNALS, forked_from_host
 
 MARK = b"eva-hpc-host "
 """What a line that is for the driver begins with: modules and shell lines may print as well."""
@@ -169,6 +169,7 @@ class _Host:
             "SLURM_LOCALID": str(local_rank),
             "SLURM_NTASKS": str(attempt.world_size),
             # A build of extensions that was killed leaves a lock behind: what follows is to build elsewhere.
+            RUN: str(message["run"]),
             "SLURM_STEP_ID": f"{os.environ.get('SLURM_STEP_ID', 'none')}.{message['failed']}",
         }
         if message["master"]:

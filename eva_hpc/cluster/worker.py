@@ -32,6 +32,9 @@ from eva_hpc.stages.registry import STAGES
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
 """What tells a stage to save and leave."""
 
+RUN = "EVA_HPC_RUN"
+"""Variable of a rank that was forked from a host: the number of the run there, of which each try of a stage has its own."""
+
 _PROGRESS_EVERY_S = 0.25
 
 
@@ -148,8 +151,9 @@ def apply_environment(attempt: Attempt, local_rank: int) -> None:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     if width and attempt.task.parallel == "shards":
         devices = visible.split(",") if visible else [str(index) for index in range(width * (local_rank + 1))]
-        # A scheduler that binds tasks to GPUs shows each rank its own already.
-        own = devices if len(devices) == width else devices[local_rank * width : (local_rank + 1) * width]
+        # A scheduler that binds tasks to GPUs shows each rank its own already; a fork sees those of all ranks.
+        bound = len(devices) == width and RUN not in os.environ
+        own = devices if bound else devices[local_rank * width : (local_rank + 1) * width]
         if len(own) < width:
             raise RuntimeError(
                 f"rank {local_rank} of its node needs {width} GPUs, but only {visible} are visible to all its ranks"

@@ -150,6 +150,13 @@ class Site(Section):
         for key, resources in {"default": self.default, **{f"stages.{name}": own for name, own in self.stages.items()}}.items():
             if self.executor == "local" and resources.world_size > self.slots:
                 raise broken_rule(key, f"needs {resources.world_size} processes at once, but the site has slots: {self.slots}")
+        per_node = self.resources("train").ranks_per_node
+        if per_node % self.engine.hpz_ranks:
+            divisors = ", ".join(str(size) for size in range(1, per_node + 1) if not per_node % size)
+            found = self.engine.hpz_ranks
+            raise broken_rule(
+                "engine.hpz_ranks", f"found {found}; must divide the {per_node} ranks of a node in training: {divisors}"
+            )
         return self
 
     def resources(self, stage: str) -> Resources:

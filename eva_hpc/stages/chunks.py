@@ -189,7 +189,7 @@ class SignOfLife:
 
 def _this_attempt() -> str:
     """A name that the ranks of one attempt have in common, and no other attempt has: of their step, or of their parent."""
-    step = [os.environ.get(name) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")]
+    step = [os.environ.get(name) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT", "EVA_HPC_RUN")]
     if step[0] is not None and step[1] is not None:
         return digest(step)[:8]
     parent = os.getppid()

@@ -27,7 +27,8 @@ WORK = "work"
 CLAIM = "claim"
 LOCATION = "location.json"
 SPEED = "speed.jsonl"
-_NOT_CONTENT = (LOCATION, SPEED)
+REFERENCE = "reference.json"
+_NOT_CONTENT = (LOCATION, SPEED, REFERENCE)
 _CLAIM_ATTEMPTS = 5
 
 
@@ -49,7 +50,7 @@ class Artifact:
 
     @property
     def content(self) -> str:
-        """A hash of the names and contents of its files, but for where something outside lies and how fast it was made."""
+        """A hash of the names and contents of its files, but for where something outside lies and how it was made."""
         return digest({name: entry for name, entry in self.manifest["files"].items() if name not in _NOT_CONTENT})
 
     def touched(self) -> bool:

@@ -29,6 +29,7 @@ Part = tuple[int, int, tuple[int, ...]]
 """A tree in a row of tokens: where it starts, tokens of its prompt, tokens of each completion."""
 
 _LIKE_LENGTH = 0.75
+_CHANGES_SCORES = ("s_aux", "position_bias")
 _PADDING = -1
 _BLOCK, _PIECE = 128, 16
 
@@ -52,7 +53,8 @@ class Branches:
             own = slice(part[0], part[0] + _size(part))
             tree[own] = number
             branch[own], position[own] = _branch_and_position(part)
-        return tree.to(self._device), branch.to(self._device), position.to(self._device)
+        tree, branch, position = (column.int().to(self._device) for column in (tree, branch, position))
+        return tree, branch, position
 
     @functools.cached_property
     def texts(self) -> tuple[list[torch.Tensor], torch.Tensor]:
@@ -95,15 +97,27 @@ class Branches:
         maybe &= (low[2][:, None] - high[2] < reach) & (high[2][:, None] - low[2] >= 0)
         maybe &= ~(alone[:, None] & alone & (low[0][:, None] == low[0]) & (low[1][:, None] != low[1]) & (low[1] != 0))
         maybe = maybe.tril()  # whom a token sees comes before it in the row
-        blocks = len(maybe) * _PIECE // _BLOCK
-        maybe = maybe.view(blocks, _BLOCK // _PIECE, blocks, _BLOCK // _PIECE).any(3).any(1)
+        # And in which every token sees all: those need no mask.
+        fully = alone[:, None] & alone & (low[0][:, None] == low[0]) & ((low[1] == 0) | (low[1][:, None] == low[1]))
+        fully &= (low[2][:, None] >= high[2]) & (high[2][:, None] - low[2] < reach)
+        per_block = (len(maybe) * _PIECE // _BLOCK, _BLOCK // _PIECE) * 2
+        full = fully.view(per_block).all(3).all(1)
+        full[:, -1] = False  # it may reach beyond the last token
+        partial = maybe.view(per_block).any(3).any(1) & ~full
         return BlockMask.from_kv_blocks(
-            maybe.sum(1, dtype=torch.int32)[None, None],
-            maybe.int().argsort(dim=1, descending=True, stable=True).int()[None, None],
+            *_listed(partial),
+            *_listed(full),
             BLOCK_SIZE=_BLOCK,
             mask_mod=sees,
             seq_lengths=(self._cells, self._cells),
         )
+
+
+def _listed(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """For each row of [n, n] booleans how many are true, [1, 1, n], and which, before the others, [1, 1, n, n]."""
+    return blocks.sum(1, dtype=torch.int32)[None, None], blocks.int().argsort(dim=1, descending=True, stable=True).int()[
+        None, None
+    ]
 
 
 def _extremes(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -159,7 +173,7 @@ def tree_attention(
     scaling: float | None = None,
     softcap: float | None = None,
     sliding_window: int | None = None,
-    **_: Any,
+    **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention as transformers calls it.
 
@@ -173,10 +187,18 @@ def tree_attention(
         scaling: of the scores; None is 1 / sqrt(d).
         softcap: scores s become softcap * tanh(s / softcap), as in Gemma 2.
         sliding_window: the window of this layer, None without.
+        others: what other attentions are told; what would change the scores is refused.
 
     Returns:
         [rows, width, heads, d], and None for the weights.
+
+    Raises:
+        TypeError: the layer computes its scores in a way that is not reproduced here.
     """
+    if unknown := [name for name in _CHANGES_SCORES if others.get(name) is not None]:
+        raise TypeError(
+            f"{type(module).__name__} computes its scores with {', '.join(unknown)}, which this attention does not know"
+        )
     rows, heads, width, size = query.shape
     flat = [x.transpose(0, 1).reshape(x.shape[1], rows * width, size) for x in (query, key, value)]  # [heads, cells, d]
     scaling = size**-0.5 if scaling is None else scaling
@@ -244,6 +266,8 @@ def _with_flex_attention(
         value[None],
         score_mod=_cap(softcap),
         block_mask=branches.block_mask(window),
+        # Short rows would get the kernel for decoding, which lengths that vary are too much for.
+        kernel_options={"FORCE_USE_FLEX_ATTENTION": True} if query.device.type == "cuda" else None,
         scale=scaling,
         enable_gqa=query.shape[0] != key.shape[0],
     )
@@ -252,8 +276,12 @@ def _with_flex_attention(
 
 @functools.cache
 def _compiled_flex_attention() -> Callable[..., torch.Tensor]:
+    # The cap of the scores is a constant: as a variable it cannot be compiled. Where no kernel can be made it is better to know
+    # than to have all scores in memory.
+    torch._dynamo.config.specialize_float = True
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
     # The number of tokens differs from batch to batch: one kernel serves all.
-    compiled: Callable[..., torch.Tensor] = torch.compile(flex_attention, dynamic=True)
+    compiled: Callable[..., torch.Tensor] = torch.compile(flex_attention, dynamic=True, fullgraph=True)
     return compiled
 
 

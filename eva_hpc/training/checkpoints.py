@@ -51,6 +51,8 @@ def save(engine: deepspeed.DeepSpeedEngine, folder: Path, step: int, ranks: Rank
         finally:
             shutil.rmtree(path, ignore_errors=True)
         raise
+    for file in path.glob(f"*_rank_{ranks.rank}_*"):
+        sync(file)  # here, because another node cannot
     ranks.wait()
     if ranks.rank == 0:
         files = {}
@@ -100,6 +102,8 @@ def restore(engine: deepspeed.DeepSpeedEngine, folder: Path, logged: int, ranks:
         return 0
     try:
         shards.load(engine, path, written_by, ranks)
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:
         (path / _COMPLETE).unlink(missing_ok=True)
         raise OSError(f"{path} cannot be loaded ({error}): the same command goes on without it") from error

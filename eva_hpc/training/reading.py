@@ -24,6 +24,17 @@ LogProbs = Callable[[Batch], torch.Tensor]
 """A policy: [completions] float32, the sum of the log-probs of each completion's tokens. All ranks call it equally often."""
 
 
+def agree(found: torch.Tensor, expected: torch.Tensor, lengths: Sequence[int], precision: str) -> bool:
+    """Whether two ways of reading give the same sums of log-probs, [completions], up to rounding; NaN is not the same.
+
+    In bf16 each token may be off by a tenth, at random, so that a sum over n tokens is off by the square root of n tenths.
+    """
+    bounds = [
+        1e-4 * (1 + abs(value)) if precision == "fp32" else 0.1 * n**0.5 for value, n in zip(expected, lengths, strict=True)
+    ]
+    return all(abs(ours - theirs) <= bound for ours, theirs, bound in zip(found, expected, bounds, strict=True))
+
+
 def tolerance(precision: str) -> float:
     """By how much two ways of computing a sum of log-probs may differ, as a share of one plus its size."""
     return 1e-4 if precision == "fp32" else 2e-2
@@ -82,11 +93,11 @@ class PairReader:
                     f"packed pairs cannot be computed here ({type(error).__name__}: {error}):"
                     " set packing: false and shared_prompt: false in the site's engine section"
                 ) from error
-        worst = ((found - expected).abs() / (1 + expected.abs())).max().item()
-        if self._ranks.sum(torch.tensor([float(not worst <= tolerance(precision))])).item():
-            _log.warning(
-                "packed log-probs are off by %.2g of their size: pairs are padded, each response with its prompt", worst
-            )
+        lengths = [len(pair[side]["tokens"]) for pair in tried for side in ("chosen", "rejected")]  # type: ignore[literal-required]
+        same = agree(found.cpu(), expected.cpu(), lengths, precision)
+        if self._ranks.sum(torch.tensor([float(not same)])).item():
+            worst = (found - expected).abs().max().item()
+            _log.warning("packed log-probs are off by up to %.2g: pairs are padded, each response with its prompt", worst)
             self.packed = self.shared_prompt = False
 
     def trees(self, index: int) -> list[Tree]:

@@ -31,7 +31,7 @@ import orjson
 import torch
 from safetensors.torch import load_file, save_file
 
-from eva_hpc.store.artifacts import write_atomically
+from eva_hpc.store.artifacts import REFERENCE, write_atomically
 from eva_hpc.store.records import Pair
 from eva_hpc.training.distributed import Ranks
 from eva_hpc.training.interrupt import Interrupted
@@ -39,6 +39,10 @@ from eva_hpc.training.reading import PairReader, tolerance
 from eva_hpc.training.sampler_logps import Agreement, Sampled
 
 _log = logging.getLogger(__name__)
+
+
+_AT_ONCE = 2048
+"""Pairs that are dealt to micro-batches together."""
 
 
 class ReferenceMismatch(ValueError):
@@ -102,7 +106,8 @@ def complete(
 ) -> Reference:
     """The reference log-probs of all pairs: those in the files, else the sampler's, else computed by all ranks.
 
-    Writes those of the files that did not have all. Told to stop, and every now and then, it writes what it has to the first.
+    What was computed is written to all files, what was sampled to the first only. Told to stop, and every now and then, it
+    writes what it has to the first.
 
     Args:
         reader: of the pairs to train on, with the reference policy in evaluation mode. Not used if the files know all.
@@ -117,28 +122,46 @@ def complete(
         Interrupted: told to stop before all were known.
         FloatingPointError: a log-prob is NaN.
     """
+    own, shared = files[0], files[1:]
     reference = _first_view(reader.pairs, files, ranks)
-    compute = functools.partial(_compute, reader, reference, files[0], ranks, checkpoint_minutes, stop)
     known = not reference.missing()
+    whole = reference
     if not known:
+        compute = functools.partial(_compute, reader, reference, own, ranks, checkpoint_minutes, stop)
         reader.choose_layout(precision)
-    if not known and sampled is not None:
-        tried = sampled.to_try(reference.keys)
-        compute([index for index in tried if index in set(reference.missing())])
-        agreement = sampled.compare(reference.chosen, reference.rejected, tried)
-        if ranks.rank == 0 and tried:
-            _tell(agreement, files[0].with_suffix(".json"))
-        if agreement.taken:
-            for index in reference.missing():
-                reference.chosen[index], reference.rejected[index] = sampled.chosen[index], sampled.rejected[index]
-    compute(reference.missing())
-    if unknown := len(reference.missing()):
+        taken = sampled is not None and _agrees(sampled, reference, compute, own.with_name(REFERENCE), ranks)
+        compute((reference if not taken else _filled(reference, sampled)).missing())
+        whole = reference if not taken else _filled(reference, sampled)
+    if unknown := len(whole.missing()):
         raise FloatingPointError(f"the reference policy gives NaN for {unknown} of {len(reader.pairs)} pairs")
     if ranks.rank == 0:
-        for file in files:
-            if not (known and file.exists()):
-                write(reference, file)
-    return reference
+        if not (known and own.exists()):
+            write(whole, own)
+        for file in shared if not known else ():
+            write(reference, file)  # what was computed: how much rounding a loss can bear is another's for another loss
+    return whole
+
+
+def _agrees(sampled: Sampled, reference: Reference, compute: Callable[[Sequence[int]], None], told: Path, ranks: Ranks) -> bool:
+    """Whether the sampler's log-probs can stand for computed ones, found out on some; writes `told` if there are any."""
+    tried = sampled.to_try(reference.keys)
+    unknown = set(reference.missing())
+    compute([index for index in tried if index in unknown])
+    agreement = sampled.compare(reference.chosen, reference.rejected, tried)
+    if ranks.rank == 0 and tried:
+        _tell(agreement, told)
+    return agreement.taken
+
+
+def _filled(reference: Reference, sampled: Sampled | None) -> Reference:
+    """The reference with the sampler's log-probs where it has none."""
+    assert sampled is not None
+    index = torch.tensor(reference.missing(), dtype=torch.int64)
+    columns = []
+    for ours, theirs in ((reference.chosen, sampled.chosen), (reference.rejected, sampled.rejected)):
+        columns.append(ours.clone())
+        columns[-1][index] = theirs[index]
+    return Reference(reference.keys, *columns)
 
 
 def _tell(agreement: Agreement, path: Path) -> None:
@@ -163,8 +186,9 @@ def _compute(
     """Fill in the pairs `todo`, and write `file` now and then."""
     saved_at = time.monotonic()
     computed = torch.zeros(3, len(reader.pairs), dtype=torch.float64)
+    parts = [todo[start : start + _AT_ONCE] for start in range(0, len(todo), _AT_ONCE)]
     # Without gradients twice the tokens fit.
-    batches = reader.micro_batches(todo, fold=2) if todo else []
+    batches = [batch for part in parts for batch in reader.micro_batches(part, fold=2)]
     for batch in batches:
         with torch.no_grad():
             values = reader(batch)

@@ -60,6 +60,9 @@ def damage(folder: Path, written_by: int, ranks: Ranks) -> str | None:
     """What is wrong with a file of a checkpoint, by the checksums in it, if anything; each rank reads its share of the files.
 
     Neither torch nor DeepSpeed looks at them.
+
+    Raises:
+        OSError: the file system does not give a file now; it may another time.
     """
     for writer in range(ranks.rank, written_by, ranks.world_size):
         for kind in _KINDS:
@@ -67,7 +70,7 @@ def damage(folder: Path, written_by: int, ranks: Ranks) -> str | None:
                 with zipfile.ZipFile(_file(folder, writer, kind)) as archive:
                     if broken := archive.testzip():
                         return f"is damaged: {broken} of rank {writer}'s {kind} states has another checksum than when written"
-            except Exception as error:
+            except (zipfile.BadZipFile, FileNotFoundError) as error:
                 return f"is damaged: rank {writer}'s {kind} states cannot be read ({error})"
     return None
 
@@ -126,7 +129,7 @@ def _own_part(
         first = written(0)[there[next(iter(members))].group]
         groups.append(
             {
-                key: torch.zeros_like(flat, dtype=value.dtype, requires_grad=False)
+                key: torch.zeros_like(flat, dtype=value.dtype, device="cpu", requires_grad=False)
                 if _is_vector(value)
                 else _count(value, engine.optimizer.optimizer)
                 for key, value in first.items()

@@ -122,10 +122,7 @@ def train(
         if set_aside:
             write_jsonl(out / "set_aside.jsonl", set_aside)
     held_in = [out / "reference.safetensors", *([reference_cache] if reference_cache else [])]
-    supported = supports(
-        AutoConfig.from_pretrained(policy.path, revision=policy.revision, trust_remote_code=policy.trust_remote_code)
-    )
-    sampled = None if sampler is None or isinstance(settings, SimPO | ORPO) else Sampled.of(usable, sampler, settings.beta)
+    sampled = None if sampler is None or isinstance(settings, SimPO | ORPO) else Sampled.of(usable, sampler, settings)
     known_how = {
         "precision": settings.precision,
         "checkpoint_minutes": limits.checkpoint_minutes,
@@ -135,10 +132,10 @@ def train(
     references = None
     if needs_reference(settings) and reference is not None:
         with frozen(settings, reference, ranks, limits) as log_probs:
-            reader = PairReader(log_probs, usable, limits, ranks, supported=supported)
+            reader = PairReader(log_probs, usable, limits, ranks, supported=_supported(reference))
             references = complete(reader, held_in, ranks, **known_how)
     engine = load(settings, policy, ranks, limits, seed=seed)
-    reader = PairReader(engine, usable, limits, ranks, supported=supported, flops=Flops.of(engine.module.policy))
+    reader = PairReader(engine, usable, limits, ranks, supported=_supported(policy), flops=Flops.of(engine.module.policy))
     if needs_reference(settings) and reference is None:
         # Before the checkpoint is loaded: afterwards the weights are no longer the start policy's.
         engine.eval()
@@ -239,6 +236,11 @@ def _backward(
             parts = [result.loss, result.margin, (result.margin > 0).float(), *logps, *sizes]
             sums += torch.stack(parts)[:, weights > 0].sum(1)
     return sums
+
+
+def _supported(source: Source) -> bool:
+    where = {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
+    return supports(AutoConfig.from_pretrained(source.path, **where))
 
 
 def _work(reader: PairReader, batches: Sequence[MicroBatch], trained: int) -> dict[str, Any]:

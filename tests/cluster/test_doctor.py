@@ -159,9 +159,9 @@ def test_a_probe_that_is_interrupted_leaves_no_job_behind(tmp_path: Path) -> Non
     command = [sys.executable, "-c", RUN, "--site", "devcluster", "--set", f"site.root={tmp_path}"]
     with drained():
         process = subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        assert wait_until(lambda: bool(jobs_named_doctor()), timeout_s=30)
+        assert wait_until(lambda: bool(jobs_named_doctor()), timeout_s=120)
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
 
     assert process.returncode == 130
     assert jobs_named_doctor() == []

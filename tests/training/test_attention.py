@@ -111,6 +111,41 @@ def test_flex_attention_with_its_block_mask_gives_the_same(family: str, monkeypa
     assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
+def test_flex_attention_is_one_graph_with_the_cap_as_a_constant_whatever_the_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from eva_hpc.training import attention
+    from eva_hpc.training.packing import Tree, lay_out
+
+    graphs: list[str] = []
+
+    def look(graph: Any, _: Any) -> Any:
+        graphs.append(graph.print_readable(print_output=False))
+        return graph.forward
+
+    compiler = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **options: compiler(function, backend=look, **options))
+    compiled = attention._compiled_flex_attention.__wrapped__()
+    monkeypatch.setattr(attention, "_compiled_flex_attention", lambda: compiled)
+    torch.manual_seed(2)
+    for tree in (
+        Tree([0] * 190, ([0] * 70, [0] * 60)),
+        Tree([0] * 330, ([0] * 140, [0] * 99)),
+        Tree([0] * 200, ([0] * 40,) * 2),
+    ):
+        branches = lay_out([tree], True, torch.device("cpu")).branches
+        assert branches is not None
+        query, key, value = (torch.randn(heads, tree.size, 16) for heads in (4, 2, 2))
+        with torch.no_grad():
+            found = attention._with_flex_attention(query, key, value, branches, 0.25, 5.0, 40)
+            expected = attention._in_groups(query, key, value, branches, 0.25, 5.0, 40)
+        assert (found - expected).abs().max() < 1e-5
+
+    assert len(graphs) == 1
+    assert "5.0" in graphs[0]
+    assert ".item()" not in graphs[0]
+
+
 def test_architectures_with_other_layers_or_code_of_their_own_are_not_packed() -> None:
     from transformers import LlamaConfig, MambaConfig, PreTrainedConfig
 

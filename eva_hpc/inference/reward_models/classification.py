@@ -19,6 +19,10 @@ def _renderer(settings: SequenceClassification) -> Renderer:
     return renderer
 
 
+_AT_ONCE = 256
+"""Conversations that vLLM reads between two signs of life."""
+
+
 class TransformersRewardModel:
     """Scores in right-padded batches of similar length; equal to scoring one by one, up to floating-point noise."""
 
@@ -112,13 +116,16 @@ class VllmRewardModel:
         if not rendered:
             return []
         # vLLM would return sigmoid(logit) otherwise.
-        outputs = self._process.llm.classify(
-            [{"prompt_token_ids": row.tokens} for row in rendered],
-            pooling_params=PoolingParams(use_activation=False),
-            use_tqdm=False,
-        )
-        alive()
-        return [float(output.outputs.probs[0]) for output in outputs]
+        logits: list[float] = []
+        for start in range(0, len(rendered), _AT_ONCE):
+            outputs = self._process.llm.classify(
+                [{"prompt_token_ids": row.tokens} for row in rendered[start : start + _AT_ONCE]],
+                pooling_params=PoolingParams(use_activation=False),
+                use_tqdm=False,
+            )
+            logits += [float(output.outputs.probs[0]) for output in outputs]
+            alive()
+        return logits
 
     def close(self) -> None:
         """See :class:`~eva_hpc.inference.reward_models.RewardModel`."""
