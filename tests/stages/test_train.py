@@ -48,16 +48,16 @@ def test_every_pair_is_trained_on_or_set_aside(made):
 def test_a_fixed_reference_is_what_the_first_step_is_measured_against(made, tiny_qwen2):
     from eva_hpc.inference.engine import ModelSource
     from eva_hpc.stages.policy import read_policy
+    from eva_hpc.training.packing import trees_of
     from eva_hpc.training.teacher_forcing import TeacherForcing
 
     first, fixed = log(made["plain"])[0], log(made["fixed reference"])[0]
     assert first["margin"] == pytest.approx(0, abs=1e-4)
-    rows = [(pair["prompt_tokens"], pair[side]["tokens"]) for side in ("chosen", "rejected") for pair in trainings.PAIRS]
+    trees = [tree for pair in trainings.PAIRS for tree in trees_of(pair, True)]
     sources = (ModelSource(str(tiny_qwen2)), read_policy(made["plain"].folder))
-    ours, theirs = (TeacherForcing(source, 1, 4096).log_probs(rows) for source in sources)
-    ratios = [a - b for a, b in zip(ours, theirs, strict=True)]
-    count = len(trainings.PAIRS)
-    margin = sum(chosen - rejected for chosen, rejected in zip(ratios[:count], ratios[count:], strict=True)) / count
+    ours, theirs = (TeacherForcing(source, 1, 4096).log_probs(trees) for source in sources)
+    ratios = [(a[0] - b[0]) - (a[1] - b[1]) for a, b in zip(ours, theirs, strict=True)]
+    margin = sum(ratios) / len(ratios)
     assert margin < -0.1, "the reference has learned the pairs, the start has not"
     assert fixed["margin"] == pytest.approx(trainings.OPTIMISER.beta * margin, rel=1e-3)
     assert fixed["chosen_logps"] == pytest.approx(first["chosen_logps"], rel=1e-4), "both start from the same policy"
