@@ -27,8 +27,8 @@ LogProbs = Callable[[Batch], torch.Tensor]
 def agree(found: torch.Tensor, expected: torch.Tensor, lengths: Sequence[int], precision: str) -> bool:
     """Whether two ways of reading give the same sums of log-probs, [completions], up to rounding; NaN is not the same.
 
-    In bf16 a token may be off by a tenth, at random, so that a sum over n tokens is off by the square root of n tenths; two more
-    are for the rounding of large logits, which a short completion cannot average out.
+    In bf16 a token may be off by a tenth, at random, so that a sum over n tokens is off by the square root of n tenths; two
+    more are for the rounding of large logits, which a short completion cannot average out.
     """
     bounds = [
         1e-4 * (1 + abs(value)) if precision == "fp32" else 0.1 * (2 + n**0.5)
