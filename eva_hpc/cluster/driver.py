@@ -75,7 +75,7 @@ class Driver:
         tasks = [Task.model_validate_json(task) for task in self.tasks]
         job = _Job(Submission.model_validate_json(self.submission.read_bytes()), self.name, tasks)
         try:
-            return job.run(tasks)
+            return job.run()
         finally:
             job.warm.close()
 
@@ -85,6 +85,7 @@ class _Job:
         self.submission = submission
         self.site = submission.site
         self.name = name
+        self.tasks = tasks
         self.id = _job_id()
         self.restart = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
         self.store = Store(submission.store)
@@ -106,12 +107,12 @@ class _Job:
         self.told_to_save = self.told_to_save or time.monotonic()
         self.time_is_up.set()
 
-    def run(self, tasks: list[Task]) -> str:
+    def run(self) -> str:
         earlier = self._failed_before()
         self._look_back()
-        self.warm.expect(task for task in tasks if self.store.find(task.identity) is None)
+        self.warm.expect(task for task in self.tasks if self.store.find(task.identity) is None)
         undone: list[Identity] = []
-        for task in tasks:
+        for task in self.tasks:
             if self._cannot_be_done(task, undone):
                 undone.append(task.identity)
                 continue
@@ -303,7 +304,8 @@ class _Job:
             self._leave_if_told_to(task)
             hosts = self.warm.hosts_for(task, self._stopping)
             self._leave_if_told_to(task)
-            outcome = Step(attempt, self.site, self._stopping, self._give_up, hosts, self.failed).run()
+            keep = self.warm.serve_both(task, self._following(task))
+            outcome = Step(attempt, self.site, self._stopping, self._give_up, hosts, self.failed, keep).run()
             seconds = time.monotonic() - began
             if outcome.code == 0:
                 conclude(attempt, self.store, seconds)
@@ -314,6 +316,11 @@ class _Job:
             spend(attempt, seconds)
             self._leave_if_told_to(task)
             self._recover(task, attempt, outcome)
+
+    def _following(self, task: Task) -> Task | None:
+        """The next task that is not done, passing over those of a single process: they leave engines alone."""
+        later = self.tasks[self.tasks.index(task) + 1 :]
+        return next((one for one in later if one.parallel != "one" and self.store.find(one.identity) is None), None)
 
     def _stopping(self) -> bool:
         return self.time_is_up.is_set() or self.ended.is_set()

@@ -3,7 +3,7 @@
     warm = WarmStarts(site, tasks, note)
     warm.expect(task)                            # imports begin while the driver still looks at inputs
     hosts = warm.hosts_for(task, stopping)       # None: start it by an srun of its own
-    ranks = hosts.start(attempt, master, failed)
+    ranks = hosts.start(attempt, master, failed, keep=warm.serve_both(task, following))
     warm.close()
 
 Every software environment has hosts of its own; so have stages that use vLLM, because importing it changes settings of torch.
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from pydantic import BaseModel
 
 from eva_hpc.cluster import queue
 from eva_hpc.cluster.causes import Cause, cause_of_log
@@ -34,9 +35,10 @@ from eva_hpc.cluster.host import MARK
 from eva_hpc.cluster.rendezvous import clean_environment, nested_step
 from eva_hpc.cluster.software import command_in, srun_options
 from eva_hpc.config.site import Site
-from eva_hpc.plan.jobs import task_resources
+from eva_hpc.plan.jobs import engine_of, task_resources
 from eva_hpc.plan.plan import Task
 from eva_hpc.stages.contract import SAVED
+from eva_hpc.store.keys import digest
 
 _READY_S = 600.0
 _MOST_STARTS = 3
@@ -72,7 +74,23 @@ class WarmStarts:
                 return
 
     def hosts_for(self, task: Task, stopping: Callable[[], bool]) -> Hosts | None:
-        """Hosts that are ready for a task, after the time they take for their imports; None if it is to start without."""
+        """Hosts that are ready for a task, after the time they take for their imports; None if it is to start without.
+
+        Engines that other hosts have kept are gone then, unless the task is one process.
+        """
+        hosts = self._ready_for(task, stopping)
+        if task.parallel != "one":
+            for others in self._hosts.values():
+                if others is not hosts:
+                    others.release()
+        return hosts
+
+    def serve_both(self, task: Task, following: Task | None) -> bool:
+        """Whether the ranks and engines of a task can go on with the one that follows it."""
+        engine = engine_of(task, self._site)
+        return engine is not None and following is not None and engine == engine_of(following, self._site)
+
+    def _ready_for(self, task: Task, stopping: Callable[[], bool]) -> Hosts | None:
         if not self.wants_hosts(task):
             ready = (hosts for key, hosts in self._hosts.items() if key[0] == self._software(task) and hosts.are_ready(1))
             return next(ready, None) if task.parallel == "one" else None
@@ -168,6 +186,7 @@ class Hosts:
         self._ready: set[int] = set()
         self._step = ""
         self._runs = 0
+        self._keep = False
         self._closed = False
         self._messages: queues.Queue[dict[str, Any] | None] = queues.Queue()
         threading.Thread(target=self._read, daemon=True).start()
@@ -202,18 +221,43 @@ class Hosts:
             self.unfit = message["why"]
         return message
 
-    def start(self, attempt: Attempt, master: tuple[str, int] | None, failed: int) -> ForkedRanks:
+    def start(self, attempt: Attempt, master: tuple[str, int] | None, failed: int, *, keep: bool = False) -> ForkedRanks:
         """Start the ranks of an attempt.
 
         Args:
             attempt: whose.
             master: where rank 0 is to listen, if ranks meet.
             failed: how many attempts of this job have failed before.
+            keep: whether its ranks and their engines are to stay for the next attempt.
         """
         self._runs += 1
+        self._keep = keep or (self._keep and attempt.task.parallel == "one")
         _say(self.words())  # of their imports
-        self.tell(do="run", run=self._runs, attempt=attempt.model_dump(mode="json"), master=master, failed=failed)
+        self.tell(
+            do="run",
+            run=self._runs,
+            attempt=attempt.model_dump(mode="json"),
+            master=master,
+            failed=failed,
+            engine=_engine(attempt),
+            keep=keep,
+        )
         return ForkedRanks(self, self._runs, attempt)
+
+    def release(self) -> None:
+        """End the ranks that were kept; returns once their memory is free, or they themselves have ended."""
+        if not self._keep:
+            return
+        self._keep = False
+        self.tell(do="release")
+        released: set[int] = set()
+        until = time.monotonic() + _KILLED_S
+        while not released >= self._ready and not self.have_ended():
+            message = self.listen(_LOOK_S)
+            if message is not None and message["said"] == "released":
+                released.add(message["node"])
+            elif time.monotonic() > until:
+                self.end()
 
     def tell(self, **message: Any) -> None:
         """Send a message to all; they may be gone."""
@@ -345,6 +389,14 @@ class ForkedRanks:
         if words:
             with self._log.open("ab") as log:
                 log.write(words)
+
+
+def _engine(attempt: Attempt) -> str | None:
+    """A name for what the ranks of an attempt load: those of the same name can take each other's place."""
+    if attempt.task.policy_engine is None:
+        return None
+    loaded = [attempt.task.policy_engine, str(attempt.inputs["policy"]), attempt.resources, attempt.engine, attempt.environment]
+    return digest([one.model_dump(mode="json") if isinstance(one, BaseModel) else one for one in loaded])[:8]
 
 
 def _say(words: bytes) -> None:

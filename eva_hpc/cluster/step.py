@@ -65,6 +65,7 @@ class Step:
         give_up: whether the time for saving is over; the processes are left to Slurm then.
         hosts: where to fork them, if anywhere.
         failed: how many attempts of this job have failed before.
+        keep: whether hosts are to keep its ranks and their engines for the attempt that follows.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Step:
         give_up: Callable[[], bool],
         hosts: Hosts | None = None,
         failed: int = 0,
+        keep: bool = False,
     ) -> None:
         self.attempt = attempt
         self.site = site
@@ -82,6 +84,7 @@ class Step:
         self.give_up = give_up
         self.hosts = hosts
         self.failed = failed
+        self.keep = keep
         self.hung = False
 
     def run(self) -> Outcome:
@@ -100,7 +103,7 @@ class Step:
 
     def _start(self, master: tuple[str, int] | None) -> Processes:
         if self.hosts is not None and not self.hosts.have_ended():
-            return self.hosts.start(self.attempt, master, self.failed)
+            return self.hosts.start(self.attempt, master, self.failed, keep=self.keep)
         attempt = self.attempt
         software = self.site.software_of(attempt.task.stage)
         root = Path(self.site.root).absolute()

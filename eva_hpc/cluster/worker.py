@@ -16,8 +16,9 @@ import threading
 import time
 import traceback
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import orjson
 
@@ -26,6 +27,7 @@ from eva_hpc.cluster.execution import COUNTS, Attempt, rank_log
 from eva_hpc.cluster.failure import record_failure
 from eva_hpc.cluster.node_local import node_local_environment
 from eva_hpc.cluster.rendezvous import rank_from_environment
+from eva_hpc.stages import engines
 from eva_hpc.stages.contract import SAVED, Interrupted, StageFailed, StageUnavailable
 from eva_hpc.stages.registry import STAGES
 
@@ -81,25 +83,67 @@ def forked(attempt_json: bytes, rank: int, master: tuple[str, int] | None, cache
     _leave(run_rank(attempt, rank, rank, master))
 
 
-def forked_from_host(attempt: Attempt, rank: int, local_rank: int, alive: int) -> NoReturn:
-    """The whole life of a rank forked from its node's host, which holds the other end of the pipe `alive`."""
+class Host(NamedTuple):
+    """How a rank that was forked from a host hears of it: descriptors of three pipes.
+
+    Attributes:
+        alive: its other end closes when the host ends.
+        orders: lines that say what to run next.
+        done: where a byte says that a run has ended well, and that the rank waits for an order.
+    """
+
+    alive: int
+    orders: int
+    done: int
+
+
+def forked_from_host(attempt: Attempt, rank: int, local_rank: int, host: Host, *, keep: bool) -> NoReturn:
+    """The whole life of a rank forked from its node's host: one run, and with `keep` those that follow in the same engine."""
     code = 1
     try:
         os.setsid()
-        threading.Thread(target=_die_with_the_host, args=(alive,), daemon=True).start()
-        _write_to(rank_log(attempt.log, rank))
-        # What ps and top show instead of the host's own name; the kernel cuts it off.
-        Path("/proc/self/comm").write_text(f"{attempt.task.stage}:{rank}")
+        threading.Thread(target=_die_with_the_host, args=(host.alive,), daemon=True).start()
         need = attempt.resources
+        _begin(attempt, rank)
         _narrow_gpus(need.ranks_per_node * need.gpus_per_rank)
         if attempt.task.parallel != "one":
             bind_rank(local_rank, need.ranks_per_node, need.threads)
         if torch := sys.modules.get("torch"):
             torch.set_num_threads(need.threads)  # it has read OMP_NUM_THREADS already
+        engines.keep_open(keep)
         code = run_in_job(attempt)
+        with os.fdopen(host.orders, "rb") as orders:
+            while code == 0 and keep:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # who is told meanwhile stops the next run
+                os.write(host.done, b"0")
+                order = orjson.loads(orders.readline())
+                attempt, keep = Attempt.model_validate_json(orjson.dumps(order["attempt"])), order["keep"]
+                os.environ[RUN] = str(order["run"])
+                _begin(attempt, rank)
+                engines.keep_open(keep)
+                code = run_rank(attempt, rank, local_rank, None)
     except BaseException:
         traceback.print_exc()
     _leave(code)
+
+
+def write_line(descriptor: int, message: Mapping[str, Any]) -> None:
+    """Write a message to a pipe, as a line.
+
+    Raises:
+        BrokenPipeError: nobody reads it.
+    """
+    line = memoryview(orjson.dumps(message) + b"\n")
+    while line:
+        line = line[os.write(descriptor, line) :]
+
+
+def _begin(attempt: Attempt, rank: int) -> None:
+    """What is said from here on goes to the log of this attempt, and ps and top show its stage, as far as the kernel lets it."""
+    _write_to(rank_log(attempt.log, rank))
+    Path("/proc/self/comm").write_text(f"{attempt.task.stage}:{rank}")
 
 
 def _write_to(log: Path) -> None:

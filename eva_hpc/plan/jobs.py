@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from pydantic import BaseModel, ConfigDict
 
@@ -110,16 +111,18 @@ def make_jobs(plan: Plan, tasks: Iterable[Task], site: Site) -> list[Job]:
     shared = [runs for runs in groups if len(runs) > 1]
     names = {runs: f"shared-{number}" for number, runs in enumerate(shared, start=1)}
     names |= {runs: runs[0] for runs in groups if len(runs) == 1}
-    chains = {runs: _chain(plan, members, site) for runs, members in groups.items()}
+    chains = {
+        runs: [_engines_together(plan, link, site) for link in _chain(plan, members, site)] for runs, members in groups.items()
+    }
     job_of = {
         task.id: _link_name(names[runs], link)
-        for runs, chain in chains.items()
-        for link, some in enumerate(chain)
+        for runs, links in chains.items()
+        for link, some in enumerate(links)
         for task in some
     }
     jobs = []
-    for runs, chain in chains.items():
-        for link, members in enumerate(chain):
+    for runs, links in chains.items():
+        for link, members in enumerate(links):
             name = _link_name(names[runs], link)
             others = (job_of.get(parent.id, name) for task in members for parent in plan.parents(task))
             jobs.append(
@@ -239,16 +242,41 @@ def _chain(plan: Plan, tasks: Sequence[Task], site: Site) -> list[list[Task]]:
     first = [task for task in tasks if task.id not in later]
     if not any(task_resources(task, site).gpus_per_rank for task in first):
         first, later = list(tasks), set()
-    chain: list[list[Task]] = []
+    links: list[list[Task]] = []
     for part in (first, [task for task in tasks if task.id in later]):
         before: Placement | None = None
         for task in part:
             place = _placement(task.stage, site)
             if place != before:
-                chain.append([])
-            chain[-1].append(task)
+                links.append([])
+            links[-1].append(task)
             before = place
-    return chain
+    return links
+
+
+def engine_of(task: Task, site: Site) -> tuple[object, ...] | None:
+    """What a task needs to have loaded, and where: tasks of which it is equal can share one start. None: no policy."""
+    if task.policy_engine is None:
+        return None
+    return task.policy_engine, task.inputs["policy"], task_resources(task, site), site.software_of(task.stage)
+
+
+def _engines_together(plan: Plan, tasks: Sequence[Task], site: Site) -> list[Task]:
+    """The tasks of a job in another order, in which those of one engine follow each other as far as their inputs allow."""
+    engines = [engine_of(task, site) for task in tasks]
+    if all(engine is None or engines.count(engine) == 1 for engine in engines):
+        return list(tasks)
+    left = dict(zip((task.id for task in tasks), zip(tasks, engines, strict=True), strict=True))
+    ordered: list[Task] = []
+    current: tuple[object, ...] | None = None
+    while left:
+        ready = [one for one in left.values() if not any(parent.id in left for parent in plan.parents(one[0]))]
+        same = (one for one in ready if one[1] is not None and one[1] == current)
+        light = (one for one in ready if one[0].parallel == "one" and one[0].stage not in JUDGING)
+        task, engine = next(chain(same, light, ready))
+        ordered.append(left.pop(task.id)[0])
+        current = current if task.parallel == "one" else engine
+    return ordered
 
 
 def _placement(stage: str, site: Site) -> Placement:

@@ -30,6 +30,7 @@ class Task(BaseModel):
     parallel: Parallel
     inputs: dict[str, Identity]
     runs: tuple[str, ...]
+    policy_engine: str | None = None
 
     @cached_property
     def id(self) -> str:
@@ -176,6 +177,7 @@ def make_plan(experiment: Experiment) -> Plan:
             spec=node.spec.model_dump(mode="json"),
             part=node.part,
             parallel=node.spec.parallel,
+            policy_engine=node.spec.policy_engine,
             inputs={role: provider[source.identity] for role, source in node.inputs.items()},
             runs=tuple(planned[number].name for number in sorted(users[identity])),
         )

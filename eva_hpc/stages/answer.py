@@ -12,7 +12,7 @@ import orjson
 from eva_hpc.benchmarks.records import Answers, Question, Turn
 from eva_hpc.config.recipe import Generation
 from eva_hpc.config.section import later
-from eva_hpc.inference.engine import Engine, Message, Request, Sampling
+from eva_hpc.inference.engine import Engine, EngineName, Message, Request, Sampling
 from eva_hpc.stages.contract import Context, Counts, Inputs, Parallel, StageSpec
 from eva_hpc.stages.engines import LazyEngine
 from eva_hpc.stages.policy import read_policy
@@ -37,6 +37,11 @@ class Spec(StageSpec):
     def parallel(self) -> Parallel:
         """Each shard runs an engine of its own."""
         return "shards"
+
+    @property
+    def policy_engine(self) -> EngineName:
+        """That of its decoding."""
+        return self.generation.engine
 
 
 def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:

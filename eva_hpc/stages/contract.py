@@ -25,6 +25,7 @@ from pydantic.fields import FieldInfo
 
 from eva_hpc.config.section import LATER
 from eva_hpc.config.site import Engine, Resources
+from eva_hpc.inference.engine import EngineName
 from eva_hpc.store.artifacts import Store
 from eva_hpc.training.interrupt import Interrupted as Interrupted
 
@@ -82,6 +83,11 @@ class StageSpec(BaseModel):
     def parallel(self) -> Parallel:
         """``one`` process, independent ``shards``, or ``ranks`` that talk to each other through torch.distributed."""
         return "one"
+
+    @property
+    def policy_engine(self) -> EngineName | None:
+        """The engine in which it runs its input ``policy``; None if it runs none."""
+        return None
 
     def parameters(self) -> dict[str, Any]:
         """The JSON values that enter the key: all but locations, and but :func:`later` fields at their default."""

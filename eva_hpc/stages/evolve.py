@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from eva_hpc.config.creator import Evolver, Family, LabRewriter, NoEvolver, OpenAIEvolver
+from eva_hpc.config.creator import Evolver, Family, LabRewriter, NoEvolver, OpenAIEvolver, PolicyEvolver
 from eva_hpc.config.section import later
+from eva_hpc.inference.engine import EngineName
 from eva_hpc.method import evolving
 from eva_hpc.method.evolving import SELF_INSTRUCT
 from eva_hpc.stages.chunks import read_chunks, run_chunks
@@ -56,6 +57,11 @@ class Spec(StageSpec):
     def parallel(self) -> Parallel:
         """A model is sharded; rules and requests to a server need one process."""
         return "one" if isinstance(self.evolver, LabRewriter | OpenAIEvolver) else "shards"
+
+    @property
+    def policy_engine(self) -> EngineName | None:
+        """That of the evolver, if it is the policy."""
+        return self.evolver.engine if type(self.evolver) is PolicyEvolver else None
 
 
 def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from eva_hpc.config.recipe import Generation
-from eva_hpc.inference.engine import Engine, Request, Sampling
+from eva_hpc.inference.engine import Engine, EngineName, Request, Sampling
 from eva_hpc.stages.contract import Context, Counts, Inputs, Parallel, StageSpec
 from eva_hpc.stages.engines import LazyEngine
 from eva_hpc.stages.policy import read_policy
@@ -34,6 +34,11 @@ class Spec(StageSpec):
     def parallel(self) -> Parallel:
         """Each shard runs an engine of its own."""
         return "shards"
+
+    @property
+    def policy_engine(self) -> EngineName:
+        """That of its decoding."""
+        return self.generation.engine
 
 
 def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from eva_hpc.config.creator import LabRewriter, OpenAIEvolver, Writer
+from eva_hpc.config.creator import LabRewriter, OpenAIEvolver, PolicyEvolver, Writer
 from eva_hpc.inference.chat import ChatTokenizer
+from eva_hpc.inference.engine import EngineName
 from eva_hpc.inference.loading import load_config
 from eva_hpc.method import rewriting
 from eva_hpc.stages.chunks import read_chunks, run_chunks
@@ -38,6 +39,11 @@ class Spec(StageSpec):
     def parallel(self) -> Parallel:
         """A model is sharded; rules and requests to a server need one process."""
         return "one" if isinstance(self.writer, LabRewriter | OpenAIEvolver) else "shards"
+
+    @property
+    def policy_engine(self) -> EngineName | None:
+        """That of the writer, if it is the policy."""
+        return self.writer.engine if type(self.writer) is PolicyEvolver else None
 
 
 def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:

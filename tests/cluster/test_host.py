@@ -72,9 +72,17 @@ class Host:
         self.process.stdin.write(orjson.dumps(message) + b"\n")
         self.process.stdin.flush()
 
-    def start(self, fault: dict[str, Any], parallel: str = "shards", failed: int = 0, **need: int) -> Attempt:
+    def start(
+        self,
+        fault: dict[str, Any],
+        parallel: str = "shards",
+        failed: int = 0,
+        engine: str | None = None,
+        keep: bool = False,
+        **need: int,
+    ) -> Attempt:
         """Start the ranks of an attempt that meets a fault."""
-        (self.folder / "fault").write_bytes(orjson.dumps({"rank": "all", **fault}))
+        (self.folder / "fault").write_bytes(orjson.dumps({"rank": "all", "instead": False, **fault}))
         self.runs += 1
         benchmark = {"kind": "lab", "prompts": 2}
         attempt = Attempt(
@@ -95,7 +103,8 @@ class Host:
             environment={},
         )
         attempt.work.mkdir(exist_ok=True)
-        self.tell(do="run", run=self.runs, attempt=attempt.model_dump(mode="json"), master=["127.0.0.1", 4711], failed=failed)
+        order = {"attempt": attempt.model_dump(mode="json"), "master": ["127.0.0.1", 4711], "failed": failed}
+        self.tell(do="run", run=self.runs, **order, engine=engine, keep=keep)
         return attempt
 
     def close(self) -> None:
@@ -140,7 +149,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
 
 @pytest.mark.slow
 def test_ranks_of_run_after_run_are_forked_and_know_who_they_are(host: Host, tmp_path: Path) -> None:
-    tells = {"kind": "tells", "folder": str(tmp_path)}
+    tells = {"kind": "tells", "instead": True, "folder": str(tmp_path)}
     attempt = host.start(tells, ranks_per_node=2, gpus_per_rank=1, threads=3)
     ended = [host.hear(), host.hear()]
     assert [(one["said"], one["run"], one["code"]) for one in ended] == [("ended", 1, 0)] * 2, attempt.log.read_text()
@@ -160,6 +169,61 @@ def test_ranks_of_run_after_run_are_forked_and_know_who_they_are(host: Host, tmp
     builds = [rank["environment"]["TORCH_EXTENSIONS_DIR"] for rank in (first, second, one)]
     assert builds[0] == builds[1] != builds[2], "after a failure, a build that was killed may have left a lock"
     assert {path.name for path in logs_of(attempt.log)} == {"questions.log", "questions.rank1.log"}
+
+
+def pids(host: Host, folder: Path, **order: Any) -> set[int]:
+    """Run two ranks that end well; returns their pids."""
+    folder.mkdir()
+    host.start({"kind": "tells", "instead": True, "folder": str(folder)}, ranks_per_node=2, **order)
+    ended = [host.hear(), host.hear()]
+    assert {(one["said"], one["run"], one["code"]) for one in ended} == {("ended", host.runs, 0)}
+    assert {one["rank"] for one in ended} == {0, 1}
+    told = [orjson.loads(path.read_bytes()) for path in folder.iterdir()]
+    assert {rank["local_rank"] for rank in told} == {0, 1}
+    return {rank["pid"] for rank in told}
+
+
+@pytest.mark.slow
+def test_ranks_that_are_kept_do_the_next_run_of_the_same_engine_and_leave_before_another(host: Host, tmp_path: Path) -> None:
+    first = pids(host, tmp_path / "1", engine="a", keep=True)
+    host.start({"kind": "tells", "folder": str(tmp_path)}, parallel="one")
+    assert host.hear()["code"] == 0, "a single process beside them changes nothing"
+    assert pids(host, tmp_path / "2", engine="a", keep=True) == first
+    assert all(alive(pid) for pid in first)
+
+    other = pids(host, tmp_path / "3", engine="b", keep=True)
+    assert not other & first
+    assert not any(alive(pid) for pid in first)
+    assert pids(host, tmp_path / "4", engine="b") == other
+    assert wait_until(lambda: not any(alive(pid) for pid in other), 10), "nobody asked to keep them"
+
+    last = pids(host, tmp_path / "5", engine="b", keep=True)
+    assert not last & other
+    host.tell(do="release")
+    assert host.hear()["said"] == "released"
+    assert not any(alive(pid) for pid in last)
+
+
+@pytest.mark.slow
+def test_a_kept_rank_that_is_gone_or_fails_is_one_rank_less(host: Host, tmp_path: Path) -> None:
+    first = pids(host, tmp_path / "1", engine="a", keep=True)
+    gone = min(first)
+    os.kill(gone, signal.SIGKILL)
+    assert wait_until(lambda: not Path(f"/proc/{gone}").exists(), 10), "the host has noticed"
+    second = pids(host, tmp_path / "2", engine="a", keep=True)
+    assert second & first == first - {gone}
+
+    host.start({"kind": "mistake"}, ranks_per_node=2, engine="a", keep=True)
+    assert [host.hear()["code"], host.hear()["code"]] == [1, 1]
+    assert wait_until(lambda: not any(alive(pid) for pid in second), 10)
+    third = pids(host, tmp_path / "3", engine="a", keep=True)
+    assert not third & second
+
+    host.start({"kind": "stuck"}, ranks_per_node=2, engine="a", keep=True)
+    host.tell(do="stop", run=host.runs)
+    codes = [host.hear()["code"], host.hear()["code"]]
+    assert codes == [SAVED, SAVED]
+    assert not host.ranks()
 
 
 @pytest.mark.slow
