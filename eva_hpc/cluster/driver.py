@@ -24,13 +24,13 @@ from pydantic import BaseModel, ConfigDict
 from eva_hpc.cluster import queue, recovery
 from eva_hpc.cluster.blame import bad_nodes, blame, blameworthy
 from eva_hpc.cluster.causes import Cause, cause_of_state
-from eva_hpc.cluster.execution import Attempt, conclude, grace_s, lighten, mark_of_progress, prepare, spend
+from eva_hpc.cluster.execution import Attempt, conclude, grace_s, lighten, mark_of_progress, prepare, prepare_ahead, spend
 from eva_hpc.cluster.failure import failure_of
 from eva_hpc.cluster.hosts import WarmStarts
 from eva_hpc.cluster.ledger import Ledger
 from eva_hpc.cluster.node_local import remove_caches
 from eva_hpc.cluster.owners import is_alive, this_job
-from eva_hpc.cluster.step import Outcome, Step
+from eva_hpc.cluster.step import Outcome, Step, WorkAhead
 from eva_hpc.config.site import Site
 from eva_hpc.plan.plan import Task
 from eva_hpc.store.artifacts import Store
@@ -305,7 +305,10 @@ class _Job:
             hosts = self.warm.hosts_for(task, self._stopping)
             self._leave_if_told_to(task)
             keep = self.warm.serve_both(task, self._following(task))
-            outcome = Step(attempt, self.site, self._stopping, self._give_up, hosts, self.failed, keep).run()
+            ahead = prepare_ahead(attempt, self.tasks, self.site, self.store, self.submission.results, this_job(self.id))
+            with WorkAhead(ahead, self.site, self._release) as beside:
+                stopping, give_up = self._stopping, self._give_up
+                outcome = Step(attempt, self.site, stopping, give_up, hosts, self.failed, keep, beside.processes).run()
             seconds = time.monotonic() - began
             if outcome.code == 0:
                 conclude(attempt, self.store, seconds)
@@ -321,6 +324,10 @@ class _Job:
         """The next task that is not done, passing over those of a single process: they leave engines alone."""
         later = self.tasks[self.tasks.index(task) + 1 :]
         return next((one for one in later if one.parallel != "one" and self.store.find(one.identity) is None), None)
+
+    def _release(self, task: Task) -> None:
+        """Give up this job's claim on a task."""
+        self.store.release(task.identity, this_job(self.id))
 
     def _stopping(self) -> bool:
         return self.time_is_up.is_set() or self.ended.is_set()
@@ -385,7 +392,7 @@ class _Job:
         print(f"{task.id} failed: {reason}", file=sys.stderr, flush=True)
         if cause.is_of_the_task:
             # Another job that waits for it could itself be waited for.
-            self.store.release(task.identity, this_job(self.id))
+            self._release(task)
             raise _TaskFailed(reason)
         remove_caches(os.environ["SLURM_JOB_ID"])
         raise SystemExit(1)

@@ -12,6 +12,7 @@ import importlib.metadata
 import re
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,14 +94,16 @@ class Attempt(BaseModel):
         )
 
 
-def prepare(task: Task, site: Site, store: Store, results: Path) -> Attempt:
-    """Find and verify the inputs of a task and make its folders.
+def prepare(task: Task, site: Site, store: Store, results: Path, making: Mapping[str, Path] = {}) -> Attempt:
+    """Find and verify the inputs of a task and make its folders. Inputs in `making`, with their folders, are not there yet.
 
     Raises:
         MissingInput: naming the artifact, and what was done with it if it was corrupt.
     """
     inputs = {}
     for role, identity in task.inputs.items():
+        if role in making:
+            continue
         artifact = store.find(identity)
         if artifact is None:
             raise MissingInput(f"{task.stage} needs {identity.stage}/{identity.name}, which is not there")
@@ -130,7 +133,7 @@ def prepare(task: Task, site: Site, store: Store, results: Path) -> Attempt:
     log.parent.mkdir(parents=True, exist_ok=True)
     return Attempt(
         task=task,
-        inputs=inputs,
+        inputs={**inputs, **making},
         folder=folder.absolute(),
         store=store.root.absolute(),
         log=log.absolute(),
@@ -139,6 +142,26 @@ def prepare(task: Task, site: Site, store: Store, results: Path) -> Attempt:
         environment=environment_of(site),
         grace_s=grace_s(site),
     )
+
+
+def prepare_ahead(
+    attempt: Attempt, tasks: Iterable[Task], site: Site, store: Store, results: Path, owner: str
+) -> list[Attempt]:
+    """Attempts at those of the tasks that can begin with what `attempt` is about to make, piece by piece.
+
+    They are claimed for the owner, who releases them when they have ended. A task that somebody else is at is left to them.
+    """
+    attempts = []
+    for task in tasks:
+        role = task.ahead_of
+        if role is None or task.inputs[role] != attempt.task.identity:
+            continue
+        others = [identity for name, identity in task.inputs.items() if name != role]
+        if store.find(task.identity) is not None or any(store.find(identity) is None for identity in others):
+            continue
+        if store.claim(task.identity, owner) is None and store.find(task.identity) is None:
+            attempts.append(prepare(task, site, store, results, {role: attempt.folder}))
+    return attempts
 
 
 def grace_s(site: Site) -> float:

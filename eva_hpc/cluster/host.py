@@ -174,7 +174,9 @@ class _Host:
         sys.stderr.flush()
         for local_rank in range(attempt.resources.ranks_per_node):
             rank = self._me.rank * attempt.resources.ranks_per_node + local_rank
-            resting = next((one for one in self._resting.values() if one.rank == rank and one.engine == message["engine"]), None)
+            resting = next(
+                (one for one in self._resting.values() if one.rank == rank and one.engine == message["engine"]), None
+            )
             if resting is None or not self._wake_up(resting, message):
                 self._fork(attempt, rank, local_rank, message)
 

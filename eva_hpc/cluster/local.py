@@ -9,13 +9,14 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from eva_hpc.cluster.board import Board, State
-from eva_hpc.cluster.execution import Attempt, MissingInput, conclude, prepare
+from eva_hpc.cluster.execution import Attempt, MissingInput, conclude, prepare, prepare_ahead
 from eva_hpc.cluster.failure import first_failure
 from eva_hpc.cluster.ledger import Ledger
 from eva_hpc.cluster.node_local import free_port
@@ -40,11 +41,12 @@ class _Ended:
 
 @dataclass
 class _Running:
-    """A task at work, and which of the slots it has."""
+    """A task at work, which of the slots it has, and the processes that already work on those that read from it."""
 
     task: Task
     slots: tuple[int, ...]
     processes: list[BaseProcess] = field(default_factory=list)
+    ahead: dict[str, BaseProcess] = field(default_factory=dict)
     first_to_fail: str = ""
 
 
@@ -125,7 +127,8 @@ class LocalPool:
         """Start the processes of a task, wait for them, commit."""
         began = time.monotonic()
         try:
-            codes = self._run_processes(running, attempt)
+            with self._working_ahead(running, attempt):
+                codes = self._run_processes(running, attempt)
             seconds = time.monotonic() - began
             if all(code == 0 for code in codes):
                 conclude(attempt, self.store, seconds)
@@ -137,6 +140,25 @@ class LocalPool:
         except Exception as error:
             end = _Ended(running.task, reason=f"{type(error).__name__}: {error}")
         self._ended.put(end)
+
+    @contextmanager
+    def _working_ahead(self, running: _Running, attempt: Attempt) -> Iterator[None]:
+        """Let tasks begin that read what this one makes, piece by piece. They wait for servers: they need no slot."""
+        tasks = [one for one in self.board.plan.children(attempt.task) if self.board.entries[one.id].state is State.PENDING]
+        for one in prepare_ahead(attempt, tasks, self.site, self.store, self.results, this_process()):
+            arguments = (one.model_dump_json().encode(), 0, None, self._caches.name, True)
+            process = self._server.Process(target=forked, args=arguments, name=f"{one.task.stage}:ahead")
+            process.start()
+            running.ahead[one.task.id] = process
+        try:
+            yield
+        finally:
+            until = time.monotonic() + GRACE_S
+            for name, process in running.ahead.items():
+                while process.is_alive():  # again and again: it may not have set up its signals yet
+                    _signal_group(process, signal.SIGTERM if time.monotonic() < until else signal.SIGKILL)
+                    process.join(0.5)
+                self.store.release(self.board.plan.by_id[name].identity, this_process())
 
     def _run_processes(self, running: _Running, attempt: Attempt) -> list[int]:
         """Exit codes by rank. When one rank fails the others are ended: they would wait for it for ever."""
@@ -183,7 +205,7 @@ class LocalPool:
             while self._running and (number == signal.SIGKILL or time.monotonic() < deadline):
                 # Again and again: a process that was just being started is met at the next turn.
                 for running in list(self._running.values()):
-                    for process in list(running.processes):
+                    for process in [*running.processes, *running.ahead.values()]:
                         _signal_group(process, number)
                 try:
                     end = self._ended.get(timeout=0.1)

@@ -9,26 +9,28 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from eva_hpc.cluster.causes import Cause, cause_of_log
-from eva_hpc.cluster.execution import Attempt, logs_of
+from eva_hpc.cluster.execution import Attempt, grace_s, logs_of
 from eva_hpc.cluster.failure import first_failure, forget_failures
 from eva_hpc.cluster.hosts import Hosts
 from eva_hpc.cluster.node_local import rendezvous_port
 from eva_hpc.cluster.rendezvous import clean_environment, master_address, nested_step
 from eva_hpc.cluster.software import command_in, srun_options
+from eva_hpc.cluster.worker import AHEAD
 from eva_hpc.config.site import Site
+from eva_hpc.plan.plan import Task
 
 _RENDEZVOUS_ATTEMPTS = 3
 _PORT_TAKEN = ("EADDRINUSE", "address already in use", "Address already in use")
 _LOOK_EVERY_S = 30.0
 _KILL_AFTER_S = 15.0
 _SAID_CHARS = 20_000
-_ATTEMPT = "attempt.json"
+_ATTEMPT, _ATTEMPT_AHEAD = "attempt.json", "attempt.ahead.json"
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Step:
         hosts: where to fork them, if anywhere.
         failed: how many attempts of this job have failed before.
         keep: whether hosts are to keep its ranks and their engines for the attempt that follows.
+        beside: others that are told to stop with it.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Step:
         hosts: Hosts | None = None,
         failed: int = 0,
         keep: bool = False,
+        beside: Sequence[Processes] = (),
     ) -> None:
         self.attempt = attempt
         self.site = site
@@ -85,6 +89,7 @@ class Step:
         self.hosts = hosts
         self.failed = failed
         self.keep = keep
+        self.beside = beside
         self.hung = False
 
     def run(self) -> Outcome:
@@ -104,24 +109,8 @@ class Step:
     def _start(self, master: tuple[str, int] | None) -> Processes:
         if self.hosts is not None and not self.hosts.have_ended():
             return self.hosts.start(self.attempt, master, self.failed, keep=self.keep)
-        attempt = self.attempt
-        software = self.site.software_of(attempt.task.stage)
-        root = Path(self.site.root).absolute()
-        command = command_in(software, ["-m", "eva_hpc.cluster.worker", str(attempt.work / _ATTEMPT)], [root])
-        options = srun_options(software, [root])
-        if attempt.task.parallel != "one" or options:
-            need = attempt.resources
-            command = nested_step(
-                command,
-                nodes=need.nodes,
-                ranks_per_node=need.ranks_per_node,
-                gpus_per_node=need.ranks_per_node * need.gpus_per_rank,
-                cpus_per_rank=need.threads,
-                gpu_type=self.site.job_options(attempt.task.stage).gpu_type,
-                options=options,
-            )
         meeting = {"MASTER_ADDR": master[0], "MASTER_PORT": str(master[1])} if master else {}
-        return _Command(command, clean_environment(os.environ) | attempt.environment | meeting, attempt.log)
+        return _start(self.attempt, self.site, [str(self.attempt.work / _ATTEMPT)], meeting)
 
     def _explain(self, code: int, said: str) -> Outcome:
         if self.hung:
@@ -145,8 +134,10 @@ class Step:
             if code is not None:
                 return code
             now = time.monotonic()
-            if self.stopping() and not processes.hears_slurm:
-                processes.stop()
+            if self.stopping():
+                for told_here in (processes, *self.beside):
+                    if not told_here.hears_slurm:
+                        told_here.stop()
             if self.give_up():
                 return 1
             if now - looked > _LOOK_EVERY_S:
@@ -164,6 +155,59 @@ class Step:
                     processes.stop()
                 else:
                     processes.kill()
+
+
+class WorkAhead:
+    """Stages that work ahead while the one runs whose records they take up; of use in a ``with`` block.
+
+    Args:
+        attempts: at them.
+        site: where.
+        ended: called for each with its task once its process is gone.
+    """
+
+    def __init__(self, attempts: Sequence[Attempt], site: Site, ended: Callable[[Task], object]) -> None:
+        self.processes: list[Processes] = []
+        self._attempts = attempts
+        self._site = site
+        self._ended = ended
+
+    def __enter__(self) -> WorkAhead:
+        for attempt in self._attempts:
+            path = attempt.work / _ATTEMPT_AHEAD
+            path.write_text(attempt.model_dump_json())
+            self.processes.append(_start(attempt, self._site, [str(path), AHEAD], {}))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Requests in flight are paid for: their answers are waited for as long as a stage has for saving."""
+        for process in self.processes:
+            process.stop()
+        until = time.monotonic() + grace_s(self._site)
+        for process, attempt in zip(self.processes, self._attempts, strict=True):
+            if process.wait(max(0.0, until - time.monotonic())) is None:
+                process.kill()
+            self._ended(attempt.task)
+
+
+def _start(attempt: Attempt, site: Site, words: Sequence[str], meeting: Mapping[str, str]) -> _Command:
+    """Start the processes of an attempt without hosts; `words` are those of worker.py's command."""
+    software = site.software_of(attempt.task.stage)
+    root = Path(site.root).absolute()
+    command = command_in(software, ["-m", "eva_hpc.cluster.worker", *words], [root])
+    options = srun_options(software, [root])
+    if attempt.task.parallel != "one" or options:
+        need = attempt.resources
+        command = nested_step(
+            command,
+            nodes=need.nodes,
+            ranks_per_node=need.ranks_per_node,
+            gpus_per_node=need.ranks_per_node * need.gpus_per_rank,
+            cpus_per_rank=need.threads,
+            gpu_type=site.job_options(attempt.task.stage).gpu_type,
+            options=options,
+        )
+    return _Command(command, clean_environment(os.environ) | attempt.environment | meeting, attempt.log)
 
 
 class _Command:

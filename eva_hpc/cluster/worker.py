@@ -2,6 +2,8 @@
 
     0  done      1  failed, with the reason in the log      75  saved, start me again
 
+A process that works ahead (see stages/contract.py) never says 0: it is told to stop, or fails, and then it failed in vain.
+
 Started by the local pool as a fork of a warm server; in a job as a fork of the host on its node (host.py) or, where there is
 none, by srun: ``python -m eva_hpc.cluster.worker ATTEMPT.json``.
 """
@@ -37,11 +39,14 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
 RUN = "EVA_HPC_RUN"
 """Variable of a rank that was forked from a host: the number of the run there, of which each try of a stage has its own."""
 
+AHEAD = "ahead"
+"""Last word of the command for a process that works ahead."""
+
 _PROGRESS_EVERY_S = 0.25
 
 
-def run_rank(attempt: Attempt, rank: int, local_rank: int, master: tuple[str, int] | None) -> int:
-    """Run the stage on one rank; returns the exit code."""
+def run_rank(attempt: Attempt, rank: int, local_rank: int, master: tuple[str, int] | None, *, ahead: bool = False) -> int:
+    """Run the stage on one rank, or let it work ahead; returns the exit code."""
     stopped = threading.Event()
     for number in STOP_SIGNALS:
         signal.signal(number, lambda *_: stopped.set())
@@ -51,7 +56,8 @@ def run_rank(attempt: Attempt, rank: int, local_rank: int, master: tuple[str, in
     stage = STAGES[attempt.task.stage]
     context = attempt.context(rank, local_rank, master, progress=_Progress(attempt.work, rank), stop=stopped.is_set)
     try:
-        counts = stage.run(attempt.spec(), attempt.inputs, attempt.folder, context)
+        work = stage.ahead if ahead else stage.run
+        counts = work(attempt.spec(), attempt.inputs, attempt.folder, context)
     except Interrupted:
         print("stopped; what was done is saved", flush=True)
         return SAVED
@@ -69,10 +75,10 @@ def run_rank(attempt: Attempt, rank: int, local_rank: int, master: tuple[str, in
     return 0
 
 
-def forked(attempt_json: bytes, rank: int, master: tuple[str, int] | None, caches: str) -> None:
+def forked(attempt_json: bytes, rank: int, master: tuple[str, int] | None, caches: str, ahead: bool = False) -> None:
     """Entry of a process forked from the warm server: a process group and a log of its own, and it dies with the sweep.
 
-    `caches` is a folder that no other process uses meanwhile.
+    `caches` is a folder that no other process uses meanwhile; `ahead` says to work ahead.
     """
     os.setsid()
     threading.Thread(target=_die_with_the_launcher, daemon=True).start()
@@ -80,7 +86,7 @@ def forked(attempt_json: bytes, rank: int, master: tuple[str, int] | None, cache
     _write_to(rank_log(attempt.log, rank))
     apply_environment(attempt, rank)
     os.environ.setdefault("VLLM_CACHE_ROOT", caches)
-    _leave(run_rank(attempt, rank, rank, master))
+    _leave(run_rank(attempt, rank, rank, master, ahead=ahead))
 
 
 class Host(NamedTuple):
@@ -141,7 +147,7 @@ def write_line(descriptor: int, message: Mapping[str, Any]) -> None:
 
 
 def _begin(attempt: Attempt, rank: int) -> None:
-    """What is said from here on goes to the log of this attempt, and ps and top show its stage, as far as the kernel lets it."""
+    """What is said from here on goes to the log of this attempt, and ps and top show its stage, cut off by the kernel."""
     _write_to(rank_log(attempt.log, rank))
     Path("/proc/self/comm").write_text(f"{attempt.task.stage}:{rank}")
 
@@ -221,8 +227,11 @@ class _Progress:
             partial.rename(self._path)
 
 
-def run_in_job(attempt: Attempt) -> int:
-    """Run the stage in this process of a job: who it is, and where rank 0 is, its environment says. Returns the exit code."""
+def run_in_job(attempt: Attempt, *, ahead: bool = False) -> int:
+    """Run the stage in this process of a job, or let it work ahead; returns the exit code.
+
+    Who the process is, and where rank 0 is, its environment says.
+    """
     where = rank_from_environment() if attempt.task.parallel != "one" else None
     rank, local_rank = (where.rank, where.local_rank) if where else (0, 0)
     os.environ.update(node_local_environment(os.environ["SLURM_JOB_ID"], local_rank))
@@ -232,8 +241,8 @@ def run_in_job(attempt: Attempt) -> int:
         record_failure(attempt.work, rank, error)
         raise
     address = os.environ.get("MASTER_ADDR")
-    return run_rank(attempt, rank, local_rank, (address, int(os.environ["MASTER_PORT"])) if address else None)
+    return run_rank(attempt, rank, local_rank, (address, int(os.environ["MASTER_PORT"])) if address else None, ahead=ahead)
 
 
 if __name__ == "__main__":
-    _leave(run_in_job(Attempt.model_validate_json(Path(sys.argv[1]).read_bytes())))
+    _leave(run_in_job(Attempt.model_validate_json(Path(sys.argv[1]).read_bytes()), ahead=AHEAD in sys.argv[2:]))

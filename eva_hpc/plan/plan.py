@@ -31,6 +31,7 @@ class Task(BaseModel):
     inputs: dict[str, Identity]
     runs: tuple[str, ...]
     policy_engine: str | None = None
+    ahead_of: str | None = None
 
     @cached_property
     def id(self) -> str:
@@ -178,6 +179,7 @@ def make_plan(experiment: Experiment) -> Plan:
             part=node.part,
             parallel=node.spec.parallel,
             policy_engine=node.spec.policy_engine,
+            ahead_of=node.spec.ahead_of,
             inputs={role: provider[source.identity] for role, source in node.inputs.items()},
             runs=tuple(planned[number].name for number in sorted(users[identity])),
         )

@@ -31,6 +31,7 @@ _SHARES, _LEAST = 16, 32
 _LOOK_EVERY_S = 1.0
 """Seconds between two looks at how many chunks others have done."""
 _ALIVE_EVERY_S = 5.0
+_FOLLOW_EVERY_S = 0.5
 
 
 def spans(count: int, size: int, tapered: bool = False) -> list[Span]:
@@ -84,6 +85,25 @@ def read_chunks(count: int, size: int, work: Path, *, tapered: bool = False) -> 
     """
     for span in spans(count, size, tapered):
         yield from read_jsonl(work / _name(span))
+
+
+def follow_chunks(work: Path, context: Context) -> Iterator[list[Any]]:
+    """The records of every chunk in the work folder of another stage that goes on, as they come.
+
+    Raises:
+        Interrupted: when told to stop; it has no other end.
+    """
+    seen: set[str] = set()
+    while True:
+        context.check_stop()
+        new = sorted(path for path in work.glob("chunk-*.jsonl") if path.name not in seen)
+        for path in new:
+            context.check_stop()
+            seen.add(path.name)
+            with suppress(FileNotFoundError):  # the other stage has ended, and tidied up
+                yield read_jsonl(path)
+        if not new:
+            time.sleep(_FOLLOW_EVERY_S)
 
 
 class Heap:

@@ -10,7 +10,9 @@ A stage module defines::
 
 and may define ``finish(spec, inputs, out, context) -> Counts``, which runs once, after `run` has ended well on every rank,
 to put together what the ranks wrote; its counts then stand for the stage. It may also define ``check(folder) -> str | None``,
-which says why a committed artifact cannot be used any more. A new stage is one such module plus one line in the registry.
+which says why a committed artifact cannot be used any more, and ``ahead(spec, inputs, out, context)``, which runs beside the
+stage that makes one of its inputs and goes on until it is told to stop: what it has done by then `run` finds. A new stage is
+one such module plus one line in the registry.
 """
 
 from __future__ import annotations
@@ -83,6 +85,11 @@ class StageSpec(BaseModel):
     def parallel(self) -> Parallel:
         """``one`` process, independent ``shards``, or ``ranks`` that talk to each other through torch.distributed."""
         return "one"
+
+    @property
+    def ahead_of(self) -> str | None:
+        """The input whose records it can take up as they are made, by the `ahead` of its module; None: it has to wait."""
+        return None
 
     @property
     def policy_engine(self) -> EngineName | None:

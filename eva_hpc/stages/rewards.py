@@ -76,6 +76,12 @@ def parallel_of(reward: Reward) -> Parallel:
     return "shards" if model_paths(reward) else "one"
 
 
+def asks_servers_alone(reward: Reward) -> bool:
+    """Whether a server, or several, give the whole reward."""
+    members = reward.members if isinstance(reward, Ensemble) else (reward,)
+    return all(isinstance(member, OpenAIScorer) for member in members)
+
+
 def check_models(reward: Reward, fingerprint: str, fingerprints: Sequence[str], context: Context) -> None:
     """Compare models with the plan: `fingerprint` is the hash of the only model, `fingerprints` of several, in their order.
 

@@ -11,11 +11,21 @@ from typing import Any, ClassVar
 from eva_hpc.config.reward import Reward, is_pairwise
 from eva_hpc.config.section import later
 from eva_hpc.method.pairing import of_preferences
-from eva_hpc.stages.chunks import read_chunks, run_chunks
+from eva_hpc.stages.chunks import follow_chunks, read_chunks, run_chunks
 from eva_hpc.stages.contract import Context, Counts, Inputs, Parallel, StageFailed, StageSpec
-from eva_hpc.stages.rewards import Candidates, Conversation, Rated, check_models, open_preferences, open_reward, parallel_of
+from eva_hpc.stages.rewards import (
+    Candidates,
+    Conversation,
+    Rated,
+    asks_servers_alone,
+    check_models,
+    open_preferences,
+    open_reward,
+    parallel_of,
+)
 from eva_hpc.stages.set_aside import SetAside
-from eva_hpc.stages.slices import first_responses
+from eva_hpc.stages.slices import first_prompts, first_responses
+from eva_hpc.store.artifacts import WORK
 from eva_hpc.store.records import Responses, write_jsonl
 
 NO_REWARD = "response without reward"
@@ -42,6 +52,11 @@ class Spec(StageSpec):
         """A model is sharded; the checker and a server need one process."""
         return parallel_of(self.reward)
 
+    @property
+    def ahead_of(self) -> str | None:
+        """A server that rates responses can do so while more are sampled. A model would need what samples them."""
+        return "responses" if asks_servers_alone(self.reward) else None
+
 
 def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
     """Score chunks. Inputs: ``responses``, ``prompts``."""
@@ -50,6 +65,25 @@ def run(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
     score = _pairwise(spec.reward, context) if is_pairwise(spec.reward) else _pointwise(spec.reward, context)
     run_chunks(records, context.engine.chunk_prompts, context, score, cost=_characters, tapered=_is_shared(spec))
     return Counts(read=len(records), written=0)
+
+
+def ahead(spec: Spec, inputs: Inputs, out: Path, context: Context) -> None:
+    """Have the responses rated that are there, while others are sampled: what a server answers is kept, and `run` finds it.
+
+    Raises:
+        Interrupted: when told to stop, as it is once the responses are all there.
+    """
+    wanted = {prompt["id"] for prompt in first_prompts(inputs["prompts"], spec.fraction)}
+    rate = open_reward(spec.reward, context)
+    for records in follow_chunks(inputs["responses"] / WORK, context):
+        rate(
+            [
+                conversation
+                for record in records
+                if record["prompt_id"] in wanted
+                for conversation in _conversations({**record, "responses": record["responses"][: spec.responses]})
+            ]
+        )
 
 
 def finish(spec: Spec, inputs: Inputs, out: Path, context: Context) -> Counts:
@@ -83,16 +117,7 @@ def _pointwise(reward: Reward, context: Context) -> Callable[[Sequence[Responses
     rate = open_reward(reward, context)
 
     def score(piece: Sequence[Responses]) -> list[Any]:
-        rated = rate(
-            [
-                Conversation(
-                    [{"role": "user", "content": record["prompt"]}, {"role": "assistant", "content": response["text"]}],
-                    response["finish"] == "stop",
-                )
-                for record in piece
-                for response in record["responses"]
-            ]
-        )
+        rated = rate([conversation for record in piece for conversation in _conversations(record)])
         ends = [0, *accumulate(len(record["responses"]) for record in piece)]
         records = [
             {"prompt_id": record["prompt_id"], **rewards_of(rated, start, end)}
@@ -101,6 +126,17 @@ def _pointwise(reward: Reward, context: Context) -> Callable[[Sequence[Responses
         return with_cut(records, rated.cut)
 
     return score
+
+
+def _conversations(record: Responses) -> list[Conversation]:
+    """A prompt with each of its responses."""
+    return [
+        Conversation(
+            [{"role": "user", "content": record["prompt"]}, {"role": "assistant", "content": response["text"]}],
+            response["finish"] == "stop",
+        )
+        for response in record["responses"]
+    ]
 
 
 def rewards_of(rated: Rated, start: int, end: int) -> dict[str, Any]:

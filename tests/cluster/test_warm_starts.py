@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,22 @@ def test_ranks_of_all_stages_are_children_of_one_process_on_each_node(devcluster
     for stage in ("score", "pair", "judge"):  # one process each, after the host was up
         assert {rank["parent"] for rank in stages[stage]} == {hosts[min(hosts)]}
     assert not events(tmp_path, "cold_start")
+
+
+def test_stages_that_follow_each_other_with_the_same_policy_share_one_start_of_its_engine(
+    devcluster: Cluster, tmp_path: Path
+) -> None:
+    site = site_file(tmp_path, fault=tells(tmp_path / "told"), stages={"answer": {"ranks_per_node": 2, "threads": 1}})
+    two = ["--set", "recipe.benchmarks={first: {kind: lab, prompts: 4}, second: {kind: lab, prompts: 6}}"]
+    result = sweep(*ONE_RUN, *two, "--site", site, timeout=400)
+
+    assert result.returncode == 0, explain(result, tmp_path)
+    answers = told(tmp_path / "told")["answer"]
+    assert len(answers) == 8, "of two policies, the start's too, two ranks at two benchmarks"
+    assert Counter(Counter(rank["pid"] for rank in answers).values()) == {2: 4}
+    assert {rank["local_rank"] for rank in answers} == {0, 1}
+    for log in tmp_path.glob("*/logs/*/answer-*.log"):
+        assert "Traceback" not in log.read_text()
 
 
 def test_a_site_that_wants_no_warm_starts_gets_none(devcluster: Cluster, tmp_path: Path) -> None:

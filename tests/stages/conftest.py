@@ -31,8 +31,8 @@ class Workbench:
         self.root = root
         self.store = Store(root / "store")
 
-    def prepare(self, node: Node, shards: int = 1, chunk: int = 8) -> Attempt:
-        """An attempt at a node whose inputs are committed."""
+    def prepare(self, node: Node, shards: int = 1, chunk: int = 8, making: Mapping[str, Path] = {}) -> Attempt:
+        """An attempt at a node whose inputs are committed, but for those in `making`."""
         task = Task(
             identity=node.identity,
             spec=node.spec.model_dump(mode="json"),
@@ -45,7 +45,7 @@ class Workbench:
             {"name": "here", "executor": "local", "scale": "lab", "slots": 4, "default": {"ranks_per_node": shards},
              "engine": {"chunk_prompts": chunk}}
         )  # fmt: skip
-        return prepare(task, site, self.store, self.root / "results")
+        return prepare(task, site, self.store, self.root / "results", making)
 
     def run(self, attempt: Attempt, **hooks: Any) -> list[Any]:
         """What `run` returns on each rank, one after the other."""

@@ -12,7 +12,8 @@ from eva_hpc.config.reward import ArmoRM, Ensemble, LabChecker, OpenAIScorer, Pa
 from eva_hpc.lab.checker import answer
 from eva_hpc.plan.graph import Node
 from eva_hpc.stages import evaluate, generate, judge, prompts, score
-from eva_hpc.stages.contract import StageFailed
+from eva_hpc.stages.contract import Interrupted, StageFailed
+from eva_hpc.store.records import write_jsonl
 from tests.benchmarks.judge_server import Call, JudgeServer, Says, Sends, running_judge
 
 KEY = "sk-secret-of-the-test"
@@ -28,6 +29,10 @@ class Lab:
         bench.make(self.prompts)
         spec = generate.Spec(generation=Generation(), responses=self.k, fraction=1.0, seed=1, round=1)
         self.responses = Node(spec, "round 1", {"prompts": self.prompts})
+        bench.put(self.responses, "responses.jsonl", self.records(bench))
+
+    def records(self, bench) -> list[dict]:
+        """What the policy might have answered: four responses to each prompt."""
         records = []
         for prompt in bench.read(self.prompts, "prompts.jsonl"):
             exact = answer(prompt["prompt"])
@@ -36,7 +41,7 @@ class Lab:
             records.append(
                 {"prompt_id": prompt["id"], "prompt": prompt["prompt"], "prompt_tokens": [1], "responses": responses}
             )
-        bench.put(self.responses, "responses.jsonl", records)
+        return records
 
 
 @pytest.fixture
@@ -170,6 +175,50 @@ def test_a_refusal_of_all_requests_fails_the_stage_and_what_was_rated_is_not_ask
     asked = len(server.calls)
     bench.make(node, chunk=4)
     assert len(server.calls) - asked == 8 * 4
+
+
+def test_what_was_rated_while_others_were_sampled_is_not_asked_again(bench, lab, server):
+    bench.again(lab.responses)
+    node, making = scored(lab, scorer(server), k=3), bench.store.work(lab.responses.identity)
+    making.mkdir(parents=True)
+    records = lab.records(bench)
+    write_jsonl(making / "chunk-000000-000003.jsonl", records[:3])
+    attempt = bench.prepare(node, making={"responses": making.parent})
+    read = []
+
+    def stop() -> bool:
+        if len(server.calls) == 3 * 3 and not read:
+            write_jsonl(making / "chunk-000003-000005.jsonl", records[3:5])
+            read.append(True)
+        return len(server.calls) == 5 * 3 and server.open == 0
+
+    with pytest.raises(Interrupted):
+        score.ahead(attempt.spec(), attempt.inputs, attempt.folder, attempt.context(stop=stop))
+    assert {rated_answer(call) for call in server.calls} == {
+        response["text"] for record in records[:5] for response in record["responses"][:3]
+    }
+
+    bench.put(lab.responses, "responses.jsonl", records)
+    bench.make(node)
+    assert set(server.paid.values()) == {1}
+    assert len(server.calls) == 16 * 3
+    assert bench.read(node, "rewards.jsonl") == [
+        {"prompt_id": record["prompt_id"], "rewards": [min(10, 1 + len(one["text"])) for one in record["responses"][:3]]}
+        for record in records
+    ]
+
+
+def test_only_servers_can_rate_ahead():
+    assert score.Spec(reward=LabChecker(), responses=2, fraction=1.0).ahead_of is None
+    model = SequenceClassification(path="/models/rm")
+    server = OpenAIScorer(model="judge-1", base_url="http://127.0.0.1/v1")
+    for reward, ahead in (
+        (server, "responses"),
+        (model, None),
+        (Ensemble(members=(server, server)), "responses"),
+        (Ensemble(members=(server, model)), None),
+    ):
+        assert score.Spec(reward=reward, responses=2, fraction=1.0).ahead_of == ahead
 
 
 # ---------------------------------------------------------------------------- ensembles

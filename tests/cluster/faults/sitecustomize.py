@@ -85,8 +85,17 @@ def tells(context):
         "environment": {name: os.environ.get(name) for name in names},
     }
     stage = FAULT["stage"] if FAULT["stage"] != "*" else context.work.parent.parent.name
-    with open(f"{FAULT['folder']}/{stage}-{context.rank}-{os.getpid()}.json", "x") as file:
+    with open(f"{FAULT['folder']}/{stage}-{context.rank}-{time.time_ns()}.json", "x") as file:
         json.dump(told, file)
+
+
+def lingers(context):
+    """What the stage does is there, but it does not end before FAULT["until"] is there."""
+    for _ in range(600):
+        if os.path.exists(FAULT["until"]):
+            return
+        time.sleep(0.1)
+    raise TimeoutError(FAULT["until"])
 
 
 def wrapped(run):
@@ -95,10 +104,13 @@ def wrapped(run):
             with open(FAULT["from"]) as file:
                 FAULT.update(json.load(file))
         happened = FAULT.get("once")
+        done = run(spec, inputs, out, context) if FAULT["kind"] == "lingers" else None
         if FAULT.get("rank", 0) in (context.rank, "all") and not (happened and os.path.exists(happened)):
             if happened:
                 open(happened, "x").close()
             globals()[FAULT["kind"]](context)
+        if done is not None:
+            return done
         if FAULT.get("instead"):
             return importlib.import_module("eva_hpc.stages.contract").Counts(0, 0)
         return run(spec, inputs, out, context)
