@@ -40,8 +40,9 @@ from tabulate import tabulate
 
 from eva_hpc.cluster.accounting import measured
 from eva_hpc.config.model_size import Size, Sizes
+from eva_hpc.config.site import Site
 from eva_hpc.plan.cost import PEAK_FLOPS, START_UP_S, UTILISATION, Measured, estimate, hours
-from eva_hpc.plan.jobs import pending_tasks
+from eva_hpc.plan.jobs import engines_found_open, make_jobs, pending_tasks
 from eva_hpc.plan.plan import Plan, Task, make_plan
 from eva_hpc.plan.work import PROMPT_TOKENS, RESPONSE_SHARE, Operations, Workload, amount
 from eva_hpc.report.collect import collect
@@ -54,6 +55,8 @@ ROOT = Path(__file__).parents[1]
 SWEEPS = ("responses_per_prompt", "evolved_ratio")
 """In this order the second finds its base responses among those of the first."""
 GPUS = 8
+ONE_NODE = tuple(f"site.stages.{stage}.nodes=1" for stage in ("generate", "evolve", "score", "train", "answer"))
+"""The site's stages use two."""
 PEAK = PEAK_FLOPS["h100"]
 HBM_BYTES, HBM_BYTES_PER_S = 80e9, 3.35e12
 """Memory of an H100 SXM and its speed, by the maker's data sheet."""
@@ -292,7 +295,7 @@ def planned() -> list[tuple[Opened, Plan, list[Task]]]:
     sweeps: list[tuple[Opened, Plan, list[Task]]] = []
     there: list[Identity] = []
     for name in SWEEPS:
-        sweep = open_request(Request(ROOT / "sweeps" / f"{name}.yaml", "h100", "full", ("site.stages.train.nodes=1",)))
+        sweep = open_request(Request(ROOT / "sweeps" / f"{name}.yaml", "h100", "full", ONE_NODE))
         without = make_plan(sweep.experiment.model_copy(update={"sharing": False}))
         sweeps.append((sweep, without, pending_tasks(sweep.plan, partial(held, tuple(there)))))
         there += [task.identity for task in sweep.plan.tasks]
@@ -304,13 +307,16 @@ def held(there: Sequence[Identity], asked: Identity) -> bool:
     return any(one.contains(asked) for one in there)
 
 
-def planned_work(plan: Plan, tasks: Iterable[Task], rates: Rates) -> ByStage:
-    """The work of those tasks of a plan that have a model, in GPU hours; each holds all GPUs while its engine starts."""
-    load, work = Workload(plan, SIZES, {}), dict[str, Work]()
+def planned_work(plan: Plan, tasks: Sequence[Task], site: Site, rates: Rates) -> ByStage:
+    """The work of those tasks of a plan that have a model, in GPU hours; each holds all GPUs while an engine starts for it."""
+    load, work, found = Workload(plan, SIZES, {}), dict[str, Work](), set[str]()
+    for job in make_jobs(plan, tasks, site):
+        found |= engines_found_open((plan.by_id[name] for name in job.tasks), site)
     for task in tasks:
         operations = load.operations(task)
         if operations is not None:
-            spent = (rates.gpu_seconds(operations) + rates.start_up_s * GPUS) / 3600
+            start = 0.0 if task.id in found else rates.start_up_s * GPUS
+            spent = (rates.gpu_seconds(operations) + start) / 3600
             work[task.stage] = work.get(task.stage, Work()) + Work(1, load.amount(task), operations.tokens, spent)
     return work
 
@@ -360,7 +366,7 @@ def arithmetic(plan: Plan, rates: Rates) -> str:
         f"train       a pair, an epoch: (6 + {extra:g}) x {N / 1e9:.2f} B x 2 x {length:.0f} = "
         + on_a_gpu(pair, rates.training),
         f"            {extra:g}: the reference, 2 operations once for {epochs} epochs",
-        f"start       {rates.start_up_s:g} s x {GPUS} GPUs each time an engine starts",
+        f"start       {rates.start_up_s:g} s x {GPUS} GPUs per start of an engine; stages of a job may share one",
     ]
     return "\n".join(f"  {line}" for line in lines)
 
@@ -377,13 +383,13 @@ def project(rates: Rates) -> list[str]:
             responses, pairs = terms(way, "generate"), terms(way, "train")
             for line in (f"tasks x prompts x responses {word}: {responses}", f"tasks x pairs x epochs {word}: {pairs}"):
                 print(textwrap.fill(line, 120, initial_indent="  ", subsequent_indent="      "))
-        ways = [planned_work(without, without.tasks, rates), planned_work(plan, plan.tasks, rates)]
+        ways = [planned_work(way, way.tasks, sweep.site, rates) for way in (without, plan)]
         print(stage_table(ways[0], ways[1], "GPU hours"))
         price = estimate(plan, plan.tasks, sweep.site, SIZES, Measured())
         print(f"  eva-hpc plan, with its own guesses and all stages: {hours(price.naive)} without, {hours(price.planned)} with")
         pair = [total(way).time for way in ways]
         sums = [a + b for a, b in zip(sums, pair, strict=True)]
-        one_store += total(planned_work(plan, left, rates)).time
+        one_store += total(planned_work(plan, left, sweep.site, rates)).time
         rows.append([name, *map(hours, pair), f"{pair[0] / pair[1]:.2f}", hours(pair[1] / GPUS)])
     rows.append(["both, own stores", *map(hours, sums), f"{sums[0] / sums[1]:.2f}", hours(sums[1] / GPUS)])
     ratio = sums[0] / one_store

@@ -41,8 +41,8 @@ def test_at_the_planners_rates_gpu_hours_are_the_planners(script: ModuleType, sw
     for sweep, without, _ in sweeps:
         plan = sweep.plan
         price = {one.stage: one for one in estimate(plan, plan.tasks, sweep.site, script.SIZES, Measured()).stages}
-        ours = script.planned_work(plan, plan.tasks, rates)
-        naive = script.planned_work(without, without.tasks, rates)
+        ours = script.planned_work(plan, plan.tasks, sweep.site, rates)
+        naive = script.planned_work(without, without.tasks, sweep.site, rates)
         assert set(ours) == {"generate", "score", "evolve", "train", "answer"}
         for stage, work in ours.items():
             assert work.time == pytest.approx(price[stage].planned)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from eva_hpc.config.errors import ConfigError
 from eva_hpc.config.model_size import Sizes
 from eva_hpc.config.site import Site
-from eva_hpc.plan.jobs import job_shape, make_jobs, task_resources
+from eva_hpc.plan.jobs import engines_found_open, job_shape, make_jobs, task_resources
 from eva_hpc.plan.plan import Plan, PlannedRun, Task
 from eva_hpc.plan.work import PROMPT_TOKENS, RESPONSE_SHARE, Activity, Slice, Workload
 
@@ -32,7 +32,7 @@ UTILISATION: dict[Activity, float] = {
 }
 """Shares of the peak that are typical of each activity. Guesses of ours, until the store has measurements."""
 START_UP_S = 120.0
-"""Seconds until a stage with a model on GPUs computes: imports, weights, compilation."""
+"""Seconds until a stage with a model on GPUs computes, if none before it left the model open: imports, weights, compilation."""
 SMALL_STAGE_S = 30.0
 """Seconds of a stage without a model."""
 
@@ -118,16 +118,16 @@ def estimate(plan: Plan, pending: Sequence[Task], site: Site, sizes: Sizes, meas
     on_gpus = any(task_resources(task, site).gpus_per_rank for task in plan.tasks)
     prices = _Prices(plan, site, sizes, measured)
     to_do = {task.id for task in pending}
-    widths = _widths(plan, plan.tasks, site, on_gpus) if len(to_do) < len(plan.tasks) else {}
-    widths |= _widths(plan, pending, site, on_gpus)
+    places = _places(plan, plan.tasks, site, on_gpus) if len(to_do) < len(plan.tasks) else {}
+    places |= _places(plan, pending, site, on_gpus)
     done, planned, naive, separate = _Sums(), _Sums(), _Sums(), dict[str, int]()
     for task in plan.tasks:
-        (planned if task.id in to_do else done).add(task.stage, prices.seconds(task), widths[task.id])
+        (planned if task.id in to_do else done).add(task.stage, prices.seconds(task, places[task.id]), places[task.id].width)
     needs = prices.work.needs()
     for run, tasks in ((run, plan.tasks_of(run.name)) for run in plan.runs):
-        for task, width in zip(tasks, prices.widths_alone(run, tasks, on_gpus), strict=True):
+        for task, place in zip(tasks, prices.places_alone(run, tasks, on_gpus), strict=True):
             part = needs[task.id].get(run.name) if task.id in needs else None
-            naive.add(task.stage, prices.seconds(task, part), width)
+            naive.add(task.stage, prices.seconds(task, place, part), place.width)
             separate[task.stage] = separate.get(task.stage, 0) + 1
     tasks_of: dict[str, list[Task]] = {}
     for task in plan.tasks:
@@ -175,6 +175,13 @@ def hours(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 or value == 0 else f"{value:.2g}"
 
 
+class _Place(NamedTuple):
+    """The GPUs, or CPU cores, that are held while a task runs, and whether it finds its engine open."""
+
+    width: int
+    engine_open: bool
+
+
 class _Sums:
     """Hours by stage; not known as soon as one addend is not."""
 
@@ -199,22 +206,23 @@ class _Prices:
         self.work = Workload(plan, sizes, measured.written)
         self._measured = measured.rates
         self._rates: dict[str, Rate | None] = {}
-        self._seconds: dict[tuple[str, Slice | None], float | None] = {}
-        self._widths: dict[tuple[tuple[str, str], ...], list[int]] = {}
+        self._seconds: dict[tuple[str, bool, Slice | None], float | None] = {}
+        self._alone: dict[tuple[tuple[str, str, str | None], ...], list[_Place]] = {}
         self._computed = False
         self._guessed_gpus: dict[str, None] = {}
 
-    def seconds(self, task: Task, part: Slice | None = None) -> float | None:
+    def seconds(self, task: Task, place: _Place, part: Slice | None = None) -> float | None:
         """How long a task takes, or would take for the part that one run needs."""
-        if (task.id, part) not in self._seconds:
+        asked = (task.id, place.engine_open, part)
+        if asked not in self._seconds:
             need = task_resources(task, self.site)
             rate = self._rate(task)
             if rate is not None:
                 width = need.world_size * max(1, need.gpus_per_rank)
-                self._seconds[task.id, part] = rate.seconds * self.work.amount(task, part) / width
+                self._seconds[asked] = rate.seconds * self.work.amount(task, part) / width
             else:
-                self._seconds[task.id, part] = self._from_recipe(task, part)
-        return self._seconds[task.id, part]
+                self._seconds[asked] = self._from_recipe(task, place, part)
+        return self._seconds[asked]
 
     def basis(self, task: Task) -> str:
         """Where that comes from."""
@@ -234,15 +242,15 @@ class _Prices:
         parameters = f"{operations.size.count / 1e9:.2g}B parameters by {operations.size.basis}"
         return f"computed: {parameters}, {operations.activity} at {share:.0%} of {self._gpu_type(task.stage)[1]}"
 
-    def widths_alone(self, run: PlannedRun, tasks: Sequence[Task], on_gpus: bool) -> list[int]:
-        """What each task of a run would be charged for in a sweep of this run only; runs of the same stages are alike."""
-        alike = tuple((task.stage, task.parallel) for task in tasks)
-        if alike not in self._widths:
+    def places_alone(self, run: PlannedRun, tasks: Sequence[Task], on_gpus: bool) -> list[_Place]:
+        """Where each task of a run would be in a sweep of this run only; runs of the same stages are alike."""
+        alike = tuple((task.stage, task.parallel, task.policy_engine) for task in tasks)
+        if alike not in self._alone:
             own = tuple(task.model_copy(update={"runs": (run.name,)}) for task in tasks)
             alone = Plan(name=self.plan.name, runs=(run,), tasks=own, separate_stages=len(own))
-            widths = _widths(alone, own, self.site, on_gpus)
-            self._widths[alike] = [widths[task.id] for task in own]
-        return self._widths[alike]
+            places = _places(alone, own, self.site, on_gpus)
+            self._alone[alike] = [places[task.id] for task in own]
+        return self._alone[alike]
 
     def notes(self) -> list[str]:
         """Assumptions behind what was computed."""
@@ -250,7 +258,8 @@ class _Prices:
             return []
         return [
             f"computed with prompts of {PROMPT_TOKENS} tokens, responses of {RESPONSE_SHARE:.0%} of max_new_tokens, "
-            f"{START_UP_S:g} s to start a model; 2 operations per parameter and token forward, 6 in training",
+            f"{START_UP_S:g} s to start a model, once for stages of a job that share it; "
+            "2 operations per parameter and token forward, 6 in training",
             *(f"assumed: {text}" for text in (*self.work.assumed, *self._guessed_gpus)),
         ]
 
@@ -260,7 +269,7 @@ class _Prices:
             self._rates[task.id] = self._measured.get((self.work.kind(task), on_gpus)) if self._measured else None
         return self._rates[task.id]
 
-    def _from_recipe(self, task: Task, part: Slice | None) -> float | None:
+    def _from_recipe(self, task: Task, place: _Place, part: Slice | None) -> float | None:
         if not self._has_gpus():
             return None
         operations = self.work.operations(task, part)
@@ -271,7 +280,8 @@ class _Prices:
             return None
         self._computed = True
         speed = PEAK_FLOPS[self._gpu_type(task.stage)[0]] * UTILISATION[operations.activity]
-        return START_UP_S + operations.flops / (speed * need.world_size * need.gpus_per_rank)
+        start = 0.0 if place.engine_open else START_UP_S
+        return start + operations.flops / (speed * need.world_size * need.gpus_per_rank)
 
     def _has_gpus(self) -> bool:
         return any(need.gpus_per_rank for need in (self.site.default, *self.site.stages.values()))
@@ -287,14 +297,18 @@ class _Prices:
         return UNKNOWN_GPU, f"{UNKNOWN_GPU}'s {PEAK_FLOPS[UNKNOWN_GPU] / 1e12:g} TFLOP/s"
 
 
-def _widths(plan: Plan, tasks: Iterable[Task], site: Site, on_gpus: bool) -> dict[str, int]:
-    """The GPUs, or CPU cores, that are held while a task runs: those of its job; on this machine its own."""
+def _places(plan: Plan, tasks: Iterable[Task], site: Site, on_gpus: bool) -> dict[str, _Place]:
+    """Tasks by id: what is held is that of their job; on this machine their own, and there no engine is left open."""
     if site.executor == "local":
         needs = {task.id: task_resources(task, site) for task in tasks}
-        return {name: need.world_size * (need.gpus_per_rank if on_gpus else need.threads) for name, need in needs.items()}
-    widths: dict[str, int] = {}
+        return {
+            name: _Place(need.world_size * (need.gpus_per_rank if on_gpus else need.threads), engine_open=False)
+            for name, need in needs.items()
+        }
+    places: dict[str, _Place] = {}
     for job in make_jobs(plan, tasks, site):
         shape = job_shape(plan, job, site)
         width = shape.nodes * (shape.gpus_per_node if on_gpus else shape.cpus_per_node)
-        widths |= dict.fromkeys(job.tasks, width)
-    return widths
+        found = engines_found_open((plan.by_id[name] for name in job.tasks), site)
+        places |= {name: _Place(width, name in found) for name in job.tasks}
+    return places

@@ -261,6 +261,18 @@ def engine_of(task: Task, site: Site) -> tuple[object, ...] | None:
     return task.policy_engine, task.inputs["policy"], task_resources(task, site), site.software_of(task.stage)
 
 
+def engines_found_open(tasks: Iterable[Task], site: Site) -> set[str]:
+    """Those tasks of a job, in its order, that need no start of an engine: the one before them left theirs open."""
+    found: set[str] = set()
+    current: tuple[object, ...] | None = None
+    for task in (task for task in tasks if task.parallel != "one"):
+        engine = engine_of(task, site)
+        if engine is not None and engine == current:
+            found.add(task.id)
+        current = engine
+    return found
+
+
 def _engines_together(plan: Plan, tasks: Sequence[Task], site: Site) -> list[Task]:
     """The tasks of a job in another order, in which those of one engine follow each other as far as their inputs allow."""
     engines = [engine_of(task, site) for task in tasks]

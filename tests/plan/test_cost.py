@@ -78,21 +78,26 @@ def test_generation_scoring_and_evolving_take_two_operations_per_parameter_and_t
     assert work.operations(tasks_of(sweep, "pair")[0]) is None
 
 
-def test_the_whole_allocation_of_a_job_is_charged_for_each_of_its_stages(plan_of, full):
+def test_the_whole_allocation_of_a_job_is_charged_for_each_of_its_stages(plan_of, full, tasks_of):
     plan = plan_of({"evolved_ratio": [0.8]}, seeds=(1,), recipe=full, warmup=None)
     cost = cost_of(plan)
 
     pairing = SMALL_STAGE_S / 3600 * 16
     assert stage(cost, "pair").planned == pytest.approx(pairing), "2 nodes of 8 GPUs wait while one process pairs"
-    generate = next(task for task in plan.tasks if task.stage == "generate")
+    base, evolved = tasks_of(plan, "generate")
     work = Workload(plan, SIZES, {})
-    seconds = [
-        START_UP_S + work.operations(task).flops / (8 * PEAK_FLOPS["h100"] * UTILISATION["generation (transformers)"])
-        for task in plan.tasks
-        if task.stage == "generate"
-    ]
-    assert generate.runs == (plan.runs[0].name,)
-    assert stage(cost, "generate").planned == pytest.approx(sum(seconds) * 16 / 3600)
+    speed = 8 * PEAK_FLOPS["h100"] * UTILISATION["generation (transformers)"]
+    seconds = START_UP_S + (work.operations(base).flops + work.operations(evolved).flops) / speed
+    assert base.runs == evolved.runs == (plan.runs[0].name,)
+    assert stage(cost, "generate").planned == pytest.approx(seconds * 16 / 3600), "to evolve has started the engine before"
+
+
+def test_an_engine_of_another_size_is_started_anew(plan_of, full):
+    plan = plan_of({"evolved_ratio": [0.8]}, seeds=(1,), recipe=full, warmup=None)
+    stages = site_of().model_dump()["stages"]
+    smaller = site_of(stages=stages | {"evolve": GPU | {"ranks_per_node": 4}})
+    together, apart = (stage(cost_of(plan, site=site), "generate").planned for site in (site_of(), smaller))
+    assert apart == pytest.approx(together + START_UP_S * 16 / 3600), "a start for each"
 
 
 def test_on_this_machine_a_stage_is_charged_for_what_it_has(plan_of, full):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from eva_hpc.config.site import JobOptions, Resources, Site, Slurm
 from eva_hpc.plan.describe import describe
-from eva_hpc.plan.jobs import job_shape, make_arrays, make_jobs, pending_tasks, task_resources
+from eva_hpc.plan.jobs import engine_of, engines_found_open, job_shape, make_arrays, make_jobs, pending_tasks, task_resources
 
 AXES = {"responses_per_prompt": [2, 6], "evolved_ratio": [0.0, 0.8]}
 MANY = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -204,3 +204,38 @@ def test_on_this_machine_the_description_names_the_processes_instead_of_jobs(pla
     text = describe(plan, plan.tasks, Site(name="here", executor="local", scale="lab", slots=3))
     assert "at most 3 processes at once" in text
     assert "waits for" not in text
+
+
+GPUS = {"ranks_per_node": 8, "gpus_per_rank": 1}
+
+
+def one_run(plan_of, full, stages, **changes):
+    """The tasks of a run in the order of its jobs, and those that find their engine open."""
+    site = Site.model_validate({"name": "c", "executor": "slurm", "scale": "full", "stages": stages})
+    plan = plan_of({"evolved_ratio": [0.8]}, seeds=(1,), recipe=full, **changes)
+    jobs = [[plan.by_id[name] for name in job.tasks] for job in make_jobs(plan, plan.tasks, site)]
+    found = set().union(*(engines_found_open(job, site) for job in jobs))
+    return [task for job in jobs for task in job], found, plan, site
+
+
+def test_stages_of_a_job_that_read_the_same_policy_follow_each_other(plan_of, full):
+    same = dict.fromkeys(("generate", "evolve", "answer", "score", "train", "judge"), GPUS)
+    tasks, found, plan, _ = one_run(plan_of, full, same, warmup=None)
+    order = [(task.stage, task.id in found) for task in tasks if task.parallel != "one"]
+    first = [("generate", False), ("answer", True), ("score", False), ("evolve", False), ("generate", True), ("score", False)]
+    assert order == [*first, ("train", False), ("answer", False), ("judge", False), ("judge", False)]
+
+    seen = set()
+    for task in tasks:
+        assert {parent.id for parent in plan.parents(task)} <= seen, "whatever the order, inputs come first"
+        seen.add(task.id)
+
+
+def test_stages_of_different_sizes_or_software_share_no_engine(plan_of, full):
+    same = dict.fromkeys(("generate", "evolve", "answer"), GPUS)
+    for changed in ({"ranks_per_node": 4}, {"threads": 3}, {"software": {"python": "/opt/other/bin/python"}}):
+        tasks, found, _, site = one_run(plan_of, full, same | {"evolve": GPUS | changed})
+        assert {task.stage for task in tasks if task.id in found}.isdisjoint({"evolve"})
+        engines = {task.stage: engine_of(task, site) for task in tasks}
+        assert engines["evolve"] != engines["generate"]
+        assert engines["train"] is None
