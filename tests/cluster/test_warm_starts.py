@@ -56,12 +56,14 @@ def test_ranks_of_all_stages_are_children_of_one_process_on_each_node(devcluster
     assert not events(tmp_path, "cold_start")
 
 
+@pytest.mark.parametrize("engine", ["transformers", "vllm"])
 def test_stages_that_follow_each_other_with_the_same_policy_share_one_start_of_its_engine(
-    devcluster: Cluster, tmp_path: Path
+    devcluster: Cluster, tmp_path: Path, engine: str
 ) -> None:
+    pytest.importorskip(engine)
     site = site_file(tmp_path, fault=tells(tmp_path / "told"), stages={"answer": {"ranks_per_node": 2, "threads": 1}})
     two = ["--set", "recipe.benchmarks={first: {kind: lab, prompts: 4}, second: {kind: lab, prompts: 6}}"]
-    result = sweep(*ONE_RUN, *two, "--site", site, timeout=400)
+    result = sweep(*ONE_RUN, *two, "--set", f"recipe.generation.engine={engine}", "--site", site, timeout=400)
 
     assert result.returncode == 0, explain(result, tmp_path)
     answers = told(tmp_path / "told")["answer"]
