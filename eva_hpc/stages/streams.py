@@ -25,7 +25,7 @@ Item = TypeVar("Item")
 
 CHARACTERS_PER_TOKEN = 4
 """Of English text, roughly: enough to tell what takes longer."""
-_CONTINUOUS_ITEMS = 64
+_CONTINUOUS_ITEMS = 16
 """Items of a chunk, at most, where chunks need not be large for the engine's sake: a killed rank loses those it is at."""
 
 
