@@ -149,7 +149,8 @@ def prepare_ahead(
 ) -> list[Attempt]:
     """Attempts at those of the tasks that can begin with what `attempt` is about to make, piece by piece.
 
-    They are claimed for the owner, who releases them when they have ended. A task that somebody else is at is left to them.
+    They are claimed for the owner, who releases them when they have ended. A task that somebody else is at is left to them, and
+    one whose inputs are not what they should be to its own turn.
     """
     attempts = []
     for task in tasks:
@@ -159,8 +160,12 @@ def prepare_ahead(
         others = [identity for name, identity in task.inputs.items() if name != role]
         if store.find(task.identity) is not None or any(store.find(identity) is None for identity in others):
             continue
-        if store.claim(task.identity, owner) is None and store.find(task.identity) is None:
+        if store.claim(task.identity, owner) is not None or store.find(task.identity) is not None:
+            continue
+        try:
             attempts.append(prepare(task, site, store, results, {role: attempt.folder}))
+        except MissingInput:
+            store.release(task.identity, owner)
     return attempts
 
 

@@ -25,7 +25,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -212,7 +212,7 @@ class _Host:
 
     def _wake_up(self, rank: _Rank, message: dict[str, Any]) -> bool:
         """Let a process that rests go on with another run; False if it has ended meanwhile."""
-        order = {name: message[name] for name in ("attempt", "run", "failed", "keep")}
+        order = {"attempt": message["attempt"], "keep": message["keep"], "environment": _names_of(message)}
         try:
             write_line(rank.orders, order)
         except BrokenPipeError:
@@ -242,9 +242,7 @@ class _Host:
             "SLURM_PROCID": str(rank),
             "SLURM_LOCALID": str(local_rank),
             "SLURM_NTASKS": str(attempt.world_size),
-            # A build of extensions that was killed leaves a lock behind: what follows is to build elsewhere.
-            RUN: str(message["run"]),
-            "SLURM_STEP_ID": f"{os.environ.get('SLURM_STEP_ID', 'none')}.{message['failed']}",
+            **_names_of(message),
         }
         if message["master"]:
             os.environ |= {"MASTER_ADDR": message["master"][0], "MASTER_PORT": str(message["master"][1])}
@@ -278,6 +276,15 @@ class _Host:
         for pid in (*self._ranks, *self._resting):
             _kill_group(pid)
         os._exit(0)
+
+
+def _names_of(message: Mapping[str, Any]) -> dict[str, str]:
+    """Variables by which the ranks of a run know it: the same for those that are forked and those that are woken."""
+    return {
+        RUN: str(message["run"]),
+        # A build of extensions that was killed leaves a lock behind: what follows is to build elsewhere.
+        "SLURM_STEP_ID": f"{os.environ.get('SLURM_STEP_ID', 'none')}.{message['failed']}",
+    }
 
 
 def _kill_group(pid: int) -> None:

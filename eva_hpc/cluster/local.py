@@ -145,12 +145,12 @@ class LocalPool:
     def _working_ahead(self, running: _Running, attempt: Attempt) -> Iterator[None]:
         """Let tasks begin that read what this one makes, piece by piece. They wait for servers: they need no slot."""
         tasks = [one for one in self.board.plan.children(attempt.task) if self.board.entries[one.id].state is State.PENDING]
-        for one in prepare_ahead(attempt, tasks, self.site, self.store, self.results, this_process()):
-            arguments = (one.model_dump_json().encode(), 0, None, self._caches.name, True)
-            process = self._server.Process(target=forked, args=arguments, name=f"{one.task.stage}:ahead")
-            process.start()
-            running.ahead[one.task.id] = process
         try:
+            for one in prepare_ahead(attempt, tasks, self.site, self.store, self.results, this_process()):
+                arguments = (one.model_dump_json().encode(), 0, None, self._caches.name, True)
+                process = self._server.Process(target=forked, args=arguments, name=f"{one.task.stage}:ahead")
+                process.start()
+                running.ahead[one.task.id] = process
             yield
         finally:
             until = time.monotonic() + GRACE_S

@@ -173,10 +173,14 @@ class WorkAhead:
         self._ended = ended
 
     def __enter__(self) -> WorkAhead:
-        for attempt in self._attempts:
-            path = attempt.work / _ATTEMPT_AHEAD
-            path.write_text(attempt.model_dump_json())
-            self.processes.append(_start(attempt, self._site, [str(path), AHEAD], {}))
+        try:
+            for attempt in self._attempts:
+                path = attempt.work / _ATTEMPT_AHEAD
+                path.write_text(attempt.model_dump_json())
+                self.processes.append(_start(attempt, self._site, [str(path), AHEAD], {}))
+        except OSError:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -184,9 +188,10 @@ class WorkAhead:
         for process in self.processes:
             process.stop()
         until = time.monotonic() + grace_s(self._site)
-        for process, attempt in zip(self.processes, self._attempts, strict=True):
+        for process in self.processes:
             if process.wait(max(0.0, until - time.monotonic())) is None:
                 process.kill()
+        for attempt in self._attempts:
             self._ended(attempt.task)
 
 

@@ -126,7 +126,7 @@ def forked_from_host(attempt: Attempt, rank: int, local_rank: int, host: Host, *
                 os.write(host.done, b"0")
                 order = orjson.loads(orders.readline())
                 attempt, keep = Attempt.model_validate_json(orjson.dumps(order["attempt"])), order["keep"]
-                os.environ[RUN] = str(order["run"])
+                os.environ.update(order["environment"])
                 _begin(attempt, rank)
                 engines.keep_open(keep)
                 code = run_rank(attempt, rank, local_rank, None)
