@@ -180,6 +180,8 @@ def pids(host: Host, folder: Path, **order: Any) -> set[int]:
     assert {one["rank"] for one in ended} == {0, 1}
     told = [orjson.loads(path.read_bytes()) for path in folder.iterdir()]
     assert {rank["local_rank"] for rank in told} == {0, 1}
+    assert {rank["environment"]["EVA_HPC_RUN"] for rank in told} == {str(host.runs)}
+    assert len({rank["environment"]["SLURM_STEP_ID"] for rank in told}) == 1, "ranks share work by these names"
     return {rank["pid"] for rank in told}
 
 
@@ -210,7 +212,7 @@ def test_a_kept_rank_that_is_gone_or_fails_is_one_rank_less(host: Host, tmp_path
     gone = min(first)
     os.kill(gone, signal.SIGKILL)
     assert wait_until(lambda: not Path(f"/proc/{gone}").exists(), 10), "the host has noticed"
-    second = pids(host, tmp_path / "2", engine="a", keep=True)
+    second = pids(host, tmp_path / "2", engine="a", keep=True, failed=1)
     assert second & first == first - {gone}
 
     host.start({"kind": "mistake"}, ranks_per_node=2, engine="a", keep=True)

@@ -74,7 +74,8 @@ def tells(context):
     """Says who it is, in a file of FAULT["folder"] for each rank."""
     import torch
 
-    names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MASTER_ADDR", "MASTER_PORT", "TORCH_EXTENSIONS_DIR")
+    names = ["CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MASTER_ADDR", "MASTER_PORT", "TORCH_EXTENSIONS_DIR"]
+    names += ["SLURM_STEP_ID", "EVA_HPC_RUN"]
     told = {
         "pid": os.getpid(),
         "parent": os.getppid(),
