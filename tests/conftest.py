@@ -25,6 +25,12 @@ for name, value in {
     os.environ.setdefault(name, value)
 
 
+def pytest_collection_finish() -> None:
+    """What imports have made stays: the garbage collector need not go through it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_sessionfinish() -> None:
     """Commands freeze what they have planned, for good; here the interpreter goes on, and some library looks for leaks."""
     gc.unfreeze()

@@ -14,6 +14,8 @@ import pytest
 
 from tests.commands.hub import Files, Hub, folder_files
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """\
 name: hubbed
 policy: {{kind: pretrained, path: org/policy, dtype: float32, revision: {policy}}}
